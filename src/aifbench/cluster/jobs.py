@@ -1,0 +1,133 @@
+"""What to run (JobSpec), what a scheduler says of it (JobInfo, JobState), and the Scheduler seam."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+
+class JobState(Enum):
+    """A job's state as every scheduler here reports it; the words are Slurm's.
+
+    UNKNOWN means that no source could tell: it never means that the job has ended.
+    """
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+    COMPLETING = "COMPLETING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    NODE_FAIL = "NODE_FAIL"
+    PREEMPTED = "PREEMPTED"
+    DEADLINE = "DEADLINE"
+    BOOT_FAIL = "BOOT_FAIL"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_final(self) -> bool:
+        return self in _FINAL
+
+    @property
+    def is_waiting(self) -> bool:
+        return self is JobState.PENDING
+
+    @property
+    def is_active(self) -> bool:
+        return self in (JobState.RUNNING, JobState.SUSPENDED, JobState.COMPLETING)
+
+
+_FINAL = frozenset(
+    {
+        JobState.COMPLETED,
+        JobState.FAILED,
+        JobState.CANCELLED,
+        JobState.TIMEOUT,
+        JobState.OUT_OF_MEMORY,
+        JobState.NODE_FAIL,
+        JobState.PREEMPTED,
+        JobState.DEADLINE,
+        JobState.BOOT_FAIL,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """One job to submit. Options reach the script through `environment`, never by editing it.
+
+    `name` is unique per submission, so that a job can be found again when its id was never seen.
+    `log_path` may hold `%j` for the job id. Empty strings and None mean "the site's default".
+    """
+
+    name: str
+    script: Path
+    log_path: Path
+    work_dir: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
+    tasks_per_node: int = 1
+    cpus_per_task: int | None = None
+    gpus_per_node: int | None = None
+    memory_mib: int | None = None
+    time_limit_s: float = 3600.0
+    account: str = ""
+    partition: str = ""
+    qos: str = ""
+    reservation: str = ""
+    comment: str = ""
+    extra_args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """What is known of a job now. `nodes` are host names; `restarts` counts requeues.
+
+    `exit_code` is the batch shell's raw code and `signal` what ended it, when known.
+    `source` names who said so (squeue, scontrol, sacct, local, none).
+    `advice` is non-empty when a pending reason will never resolve by itself, or a final
+    state has a well-known cause: text for the user.
+    """
+
+    job_id: str
+    state: JobState
+    name: str = ""
+    reason: str = ""
+    nodes: tuple[str, ...] = ()
+    exit_code: int | None = None
+    signal: int | None = None
+    restarts: int = 0
+    elapsed_s: float | None = None
+    time_left_s: float | None = None
+    source: str = "none"
+    advice: str = ""
+
+
+class Scheduler(Protocol):
+    """The verbs every scheduler has. Implementations block for one short command at most."""
+
+    @property
+    def kind(self) -> str:
+        """`slurm` or `local`."""
+
+    def submit(self, spec: JobSpec) -> str:
+        """Start `spec`; the job id. Raises SubmitError with the scheduler's own words."""
+
+    def poll(self, job_ids: Iterable[str]) -> dict[str, JobInfo]:
+        """The state of each id, by one call for all. An id nobody knows has state UNKNOWN.
+
+        Raises SchedulerUnavailable when no source answers.
+        """
+
+    def cancel(self, job_ids: Sequence[str]) -> None:
+        """Ask for the end of these jobs; ids that have ended already are not an error."""
+
+    def find(self, name: str) -> list[JobInfo]:
+        """The caller's jobs of that name, ended ones included while the scheduler remembers."""
+
+    def command_line(self, spec: JobSpec) -> list[str]:
+        """What `submit` would run, for `--dry-run` and for the record; holds no secret."""

@@ -1,0 +1,64 @@
+"""Options as data: what a service or benchmark can be asked, for shells, recipes and Python alike."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aifbench.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One named choice. `parse` turns typed text into the value, raising UsageError; `name` uses hyphens.
+
+    A `flag` takes no value on a command line and is True when given.
+    """
+
+    name: str
+    help: str
+    parse: Callable[[str], Any] = str
+    default: Any = None
+    metavar: str = ""
+    choices: tuple[str, ...] = ()
+    flag: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name as a Python identifier and as a key of recipes and records."""
+        return self.name.replace("-", "_")
+
+    def value_of(self, given: Any) -> Any:
+        """`given` as this option's value: text is parsed, other types are checked through their text."""
+        if given is None or self.flag:
+            return given if given is not None else self.default
+        text = given if isinstance(given, str) else str(given)
+        if self.choices and text not in self.choices:
+            raise UsageError(
+                f"--{self.name} {text!r} is not known" + nearest(text, self.choices),
+                hint=f"valid: {', '.join(self.choices)}",
+            )
+        return self.parse(text)
+
+
+def nearest(text: str, valid: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` when a valid word is close to `text`, else nothing."""
+    matches = difflib.get_close_matches(text, list(valid), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def resolve_options(options: Iterable[Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option's value: as given (None counts as not given) or its default, keyed by `Option.key`.
+
+    Raises UsageError for a key that is no option, naming the nearest one.
+    """
+    table = {option.key: option for option in options}
+    for key in given:
+        if key not in table:
+            raise UsageError(
+                f"unknown option {key!r}" + nearest(key, table), hint=f"valid: {', '.join(table)}"
+            )
+    return {
+        key: option.value_of(given[key]) if given.get(key) is not None else option.default
+        for key, option in table.items()
+    }

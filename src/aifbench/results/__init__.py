@@ -1,0 +1,1 @@
+"""Keeping what was measured: records, provenance, verdicts, and the directory of runs."""

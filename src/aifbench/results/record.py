@@ -1,0 +1,173 @@
+"""RunRecord: everything a run is and found, as plain JSON with a published, versioned schema.
+
+Light to import (no numpy): listing results must be fast.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from aifbench.errors import SchemaMismatch
+
+SCHEMA = "aifbench.run/1"
+
+
+class Verdict(Enum):
+    """How far a number can be relied on. INVALID numbers are shown, and must not be quoted."""
+
+    VALID = "VALID"
+    WARN = "WARN"
+    INVALID = "INVALID"
+
+
+_ORDER = (Verdict.VALID, Verdict.WARN, Verdict.INVALID)
+
+
+def worst(verdicts: "list[Verdict]") -> Verdict:
+    """The most severe verdict; VALID when there is none."""
+    return max(verdicts, key=_ORDER.index, default=Verdict.VALID)
+
+
+class RunState(Enum):
+    """RUNNING as stored may read INTERRUPTED when its owner is gone: see store."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    FAILED = "FAILED"
+    INTERRUPTED = "INTERRUPTED"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number: unit, direction (`higher`, `lower` is better, or `none`), sample count, 95 % interval.
+
+    `value` is None when the sample cannot carry it, and `note` then says why.
+    """
+
+    name: str
+    value: float | None
+    unit: str
+    direction: str = "none"
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One validity rule applied: what was seen, against which limit, and what to do about it."""
+
+    code: str
+    verdict: Verdict
+    message: str
+    value: float | None = None
+    limit: float | None = None
+    unit: str = ""
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One stream of one phase: how it was loaded, what came out, and how far to believe it.
+
+    `window_s` is the (start, end) that the numbers describe, in seconds since the phase's start,
+    after warm-up and steady-state cut. `outcomes` counts the operations of that window by
+    outcome name; `errors` holds distinct error texts with counts over the whole phase. `series`
+    is a coarse time series for figures: column name to values, one row per `series_step_s`.
+    """
+
+    phase: str
+    stream: str
+    arrivals: str
+    via: str
+    workers: int
+    window_s: tuple[float, float]
+    metrics: tuple[Metric, ...]
+    checks: tuple[Check, ...]
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, int] = field(default_factory=dict)
+    series: Mapping[str, list[float | None]] = field(default_factory=dict)
+    series_step_s: float = 1.0
+    latency_quantiles: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    samples_file: str = ""
+    started_utc: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        return worst([check.verdict for check in self.checks])
+
+    def metric(self, name: str) -> Metric | None:
+        return next((m for m in self.metrics if m.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run: what was asked (`recipe`), of which service, where (`provenance`), and what was measured.
+
+    `service` describes the deployed service (kind, name, version, url, options, job, authentication)
+    and `recipe` is verbatim what `bench` was asked, defaults filled in. `owner` is (host, pid,
+    process start) of the writing shell.
+    """
+
+    run_id: str
+    created_utc: str
+    state: RunState
+    service: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    measurements: tuple[Measurement, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    ended_utc: str = ""
+    owner: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all measurements; INVALID when the run is not COMPLETE or measured nothing."""
+        if self.state is not RunState.COMPLETE or not self.measurements:
+            return Verdict.INVALID
+        return worst([m.verdict for m in self.measurements])
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self, dict_factory=_plain)
+        data["schema"] = SCHEMA
+        data["verdict"] = self.verdict.value
+        for stored, measurement in zip(data["measurements"], self.measurements, strict=True):
+            stored["verdict"] = measurement.verdict.value
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "RunRecord":
+        """Raises SchemaMismatch for another schema version, or naming the field that is missing or wrong."""
+        schema = data.get("schema")
+        if schema != SCHEMA:
+            raise SchemaMismatch(
+                f"record schema is {schema!r}, this version reads {SCHEMA!r}",
+                hint="open it with the aifbench version that wrote it",
+            )
+        try:
+            rest = {k: v for k, v in data.items() if k not in ("schema", "verdict")}
+            rest["state"] = RunState(rest["state"])
+            rest["measurements"] = tuple(_measurement(m) for m in rest.get("measurements", ()))
+            rest["notes"] = tuple(rest.get("notes", ()))
+            return cls(**rest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise SchemaMismatch(
+                "record is corrupt", hint="`results` lists the readable ones"
+            ) from error
+
+
+def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value.value if isinstance(value, Enum) else value for key, value in pairs}
+
+
+def _measurement(data: Mapping[str, Any]) -> Measurement:
+    rest = {k: v for k, v in data.items() if k != "verdict"}
+    rest["window_s"] = tuple(rest["window_s"])
+    rest["metrics"] = tuple(Metric(**m) for m in rest["metrics"])
+    rest["checks"] = tuple(Check(**{**c, "verdict": Verdict(c["verdict"])}) for c in rest["checks"])
+    return Measurement(**rest)

@@ -1,0 +1,1 @@
+"""The deployable services: one abstract SlurmServer, one module per service."""

@@ -1,0 +1,130 @@
+"""Quantities as people type and read them: text to numbers in base units, and back.
+
+All parsers raise UsageError naming the value and what would be valid.
+"""
+
+import math
+import re
+
+from aifbench.errors import UsageError
+
+_DURATION_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = {
+    "": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
+    "t": 10**12, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
+}  # fmt: skip
+_COUNT = {"": 1, "k": 10**3, "m": 10**6}
+_NUMBER_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
+
+# Larger than any quantity this program is asked for; keeps typing errors away from the scheduler.
+MAX_DURATION_S = 366 * 86400.0
+
+
+def _split(text: str, what: str, valid: str) -> tuple[float, str]:
+    match = _NUMBER_UNIT.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{what} {text!r} is not a quantity", hint=f"give {valid}")
+    value = float(match[1])
+    if not math.isfinite(value):
+        raise UsageError(f"{what} {text!r} is not finite", hint=f"give {valid}")
+    return value, match[2].lower()
+
+
+def parse_duration_s(text: str, what: str = "duration") -> float:
+    """Seconds from `90`, `90s`, `1.5m`, `2h`, `500ms`, `MM:SS` or `HH:MM:SS`; must be positive."""
+    valid = "seconds or a number with ms, s, m, h or d, such as 90s or 1.5h"
+    clock = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", text.strip())
+    if clock:
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        value_s = days * 86400.0 + hours * 3600.0 + minutes * 60.0 + seconds
+    else:
+        number, unit = _split(text, what, valid)
+        if unit and unit not in _DURATION_S:
+            raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
+        value_s = number * _DURATION_S[unit or "s"]
+    if not 0 < value_s <= MAX_DURATION_S:
+        raise UsageError(
+            f"{what} {text!r} is out of range", hint="give more than 0 and at most 366 days"
+        )
+    return value_s
+
+
+def parse_count(text: str, what: str = "count", *, minimum: int = 1, maximum: int = 10**12) -> int:
+    """A whole number from `1000`, `10k` or `1M`, within [minimum, maximum]."""
+    number, unit = _split(text, what, f"a whole number from {minimum:,}, such as 1000, 10k or 1M")
+    if unit not in _COUNT:
+        raise UsageError(
+            f"{what} {text!r} has the unknown unit {unit!r}", hint="use k or M, or none"
+        )
+    value = number * _COUNT[unit]
+    if value != int(value):
+        raise UsageError(f"{what} {text!r} is not a whole number", hint=f"give {minimum:,} or more")
+    if not minimum <= value <= maximum:
+        raise UsageError(
+            f"{what} {text!r} is out of range", hint=f"give {minimum:,} to {maximum:,}"
+        )
+    return int(value)
+
+
+def parse_rate_per_s(text: str, what: str = "rate") -> float:
+    """Operations per second from `8`, `0.5`, `2k`, `8/s` or `30/m`; must be positive."""
+    valid = "operations per second such as 50, 2k, or 30/m"
+    base, slash, per = text.partition("/")
+    divisor = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}.get(per.strip().lower())
+    if divisor is None or (slash and not per.strip()):
+        raise UsageError(f"{what} {text!r} is not a rate", hint=f"give {valid}")
+    number, unit = _split(base, what, valid)
+    if unit not in _COUNT:
+        raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
+    value = number * _COUNT[unit] / divisor
+    if not 0 < value <= 1e7:
+        raise UsageError(
+            f"{what} {text!r} is out of range", hint="give more than 0 and at most 10M/s"
+        )
+    return value
+
+
+def parse_size_bytes(text: str, what: str = "size") -> int:
+    """Bytes from `4096`, `4KiB`, `150kB` or `2GiB`; k/M/G are powers of ten, Ki/Mi/Gi of two."""
+    valid = "bytes or a number with kB, MB, GB, KiB, MiB or GiB"
+    number, unit = _split(text, what, valid)
+    if unit not in _SIZE:
+        raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
+    value = number * _SIZE[unit]
+    if not 1 <= value <= 2**63:
+        raise UsageError(
+            f"{what} {text!r} is out of range", hint=f"give at least 1 byte, as {valid}"
+        )
+    return int(value)
+
+
+def format_duration(value_s: float) -> str:
+    """`850 ms`, `12.3 s`, `03:12` or `1:02:03`: the shape a person reads fastest."""
+    if value_s < 1:
+        return f"{value_s * 1000:.0f} ms"
+    if value_s < 60:
+        return f"{value_s:.1f} s"
+    whole = round(value_s)
+    hours, rest = divmod(whole, 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+
+
+def format_number(value: float, digits: int = 4) -> str:
+    """At most `digits` significant digits, thousands separated by a thin space-free comma."""
+    if not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{round(value, decimals):,.{decimals}f}" if decimals else f"{value:,.0f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def format_size(size_bytes: float) -> str:
+    """Bytes in binary units: `512 B`, `1.5 KiB`, `20 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size_bytes) < 1024 or unit == "TiB":
+            return f"{format_number(size_bytes, 3)} {unit}"
+        size_bytes /= 1024
+    raise AssertionError("unreachable")
