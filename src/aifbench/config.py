@@ -58,9 +58,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
     results_dir = Path(environ.get("AIFBENCH_RESULTS") or project_dir / "results").absolute()
     scheduler = environ.get("AIFBENCH_SCHEDULER") or "auto"
     if scheduler not in SCHEDULERS:
-        raise ConfigError(
-            f"AIFBENCH_SCHEDULER is {scheduler!r}", hint=f"valid: {', '.join(SCHEDULERS)}"
-        )
+        raise ConfigError(f"AIFBENCH_SCHEDULER is {scheduler!r}", hint=f"valid: {', '.join(SCHEDULERS)}")
     try:
         time_limit_s = parse_duration_s(environ.get("AIFBENCH_TIME") or "1h", "AIFBENCH_TIME")
     except UsageError as error:
@@ -69,9 +67,7 @@ def load_config(environ: Mapping[str, str]) -> Config:
         project_dir=project_dir,
         results_dir=results_dir,
         scratch_dir=Path(environ.get("AIFBENCH_SCRATCH") or results_dir / "scratch").absolute(),
-        images_dir=Path(
-            environ.get("AIFBENCH_IMAGES") or project_dir / "utils/sif-images"
-        ).absolute(),
+        images_dir=Path(environ.get("AIFBENCH_IMAGES") or project_dir / "utils/sif-images").absolute(),
         scheduler=scheduler,
         account=environ.get("AIFBENCH_ACCOUNT", ""),
         partition=environ.get("AIFBENCH_PARTITION", ""),

@@ -43,9 +43,7 @@ def parse_duration_s(text: str, what: str = "duration") -> float:
             raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
         value_s = number * _DURATION_S[unit or "s"]
     if not 0 < value_s <= MAX_DURATION_S:
-        raise UsageError(
-            f"{what} {text!r} is out of range", hint="give more than 0 and at most 366 days"
-        )
+        raise UsageError(f"{what} {text!r} is out of range", hint="give more than 0 and at most 366 days")
     return value_s
 
 
@@ -53,16 +51,12 @@ def parse_count(text: str, what: str = "count", *, minimum: int = 1, maximum: in
     """A whole number from `1000`, `10k` or `1M`, within [minimum, maximum]."""
     number, unit = _split(text, what, f"a whole number from {minimum:,}, such as 1000, 10k or 1M")
     if unit not in _COUNT:
-        raise UsageError(
-            f"{what} {text!r} has the unknown unit {unit!r}", hint="use k or M, or none"
-        )
+        raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint="use k or M, or none")
     value = number * _COUNT[unit]
     if value != int(value):
         raise UsageError(f"{what} {text!r} is not a whole number", hint=f"give {minimum:,} or more")
     if not minimum <= value <= maximum:
-        raise UsageError(
-            f"{what} {text!r} is out of range", hint=f"give {minimum:,} to {maximum:,}"
-        )
+        raise UsageError(f"{what} {text!r} is out of range", hint=f"give {minimum:,} to {maximum:,}")
     return int(value)
 
 
@@ -78,9 +72,7 @@ def parse_rate_per_s(text: str, what: str = "rate") -> float:
         raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
     value = number * _COUNT[unit] / divisor
     if not 0 < value <= 1e7:
-        raise UsageError(
-            f"{what} {text!r} is out of range", hint="give more than 0 and at most 10M/s"
-        )
+        raise UsageError(f"{what} {text!r} is out of range", hint="give more than 0 and at most 10M/s")
     return value
 
 
@@ -92,9 +84,7 @@ def parse_size_bytes(text: str, what: str = "size") -> int:
         raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
     value = number * _SIZE[unit]
     if not 1 <= value <= 2**63:
-        raise UsageError(
-            f"{what} {text!r} is out of range", hint=f"give at least 1 byte, as {valid}"
-        )
+        raise UsageError(f"{what} {text!r} is out of range", hint=f"give at least 1 byte, as {valid}")
     return int(value)
 
 

@@ -156,9 +156,7 @@ class RunRecord:
             rest["notes"] = tuple(rest.get("notes", ()))
             return cls(**rest)
         except (KeyError, TypeError, ValueError) as error:
-            raise SchemaMismatch(
-                "record is corrupt", hint="`results` lists the readable ones"
-            ) from error
+            raise SchemaMismatch("record is corrupt", hint="`results` lists the readable ones") from error
 
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
