@@ -1,0 +1,143 @@
+"""Engine: one worker's part of one phase: prepare, load and record, interpret, report."""
+
+import gc
+import importlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aifbench.errors import WorkloadError
+from aifbench.load.assignment import Assignment, StopFlag, assign
+from aifbench.load.call_loop import CallLoop
+from aifbench.load.clocksync import Offset
+from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
+from aifbench.load.recorder import (
+    ErrorTally,
+    Recorder,
+    answers_path,
+    count_rows,
+    qualities_path,
+    read_table,
+    rows_path,
+)
+from aifbench.load.rendezvous import rows_name
+from aifbench.load.wire_loop import WireLoop
+from aifbench.load.workload import OutcomeKind
+
+# Beyond this many answers a worker interprets an evenly spread part; the rest count as unchecked.
+MAX_INTERPRETED = 200_000
+
+_OPEN_LOOP_CONNECTIONS = 16
+
+
+class Engine:
+    """Builds the stream's workload, and runs worker number `worker` (within the stream) of it once."""
+
+    def __init__(self, plan: PhasePlan, stream: StreamPlan, worker: int, directory: Path) -> None:
+        self._plan = plan
+        self._stream = stream
+        self._worker = worker
+        self._directory = directory
+        self._name = rows_name(stream.name, worker)
+        self._workload: Any = load_workload(stream)
+
+    def prepare(self) -> None:
+        """Everything that must not be timed. Raises WorkloadError."""
+        self._workload.open(self._plan.endpoint)
+
+    def close(self) -> None:
+        self._workload.close()
+
+    def run(
+        self,
+        start_ns: int,
+        stop: StopFlag,
+        *,
+        offset: Offset | None = None,
+        on_tick: Callable[[], None] | None = None,
+    ) -> WorkerReport:
+        """Load from `start_ns` (perf_counter_ns); returns when all samples are on disk and interpreted."""
+        part = assign(self._plan, self._stream, self._worker, start_ns, stop)
+        recorder = Recorder(self._directory, self._name, start_ns, on_tick=on_tick)
+        loop = self._loop(part, recorder)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        step_ns = time.time_ns() - time.perf_counter_ns()
+        cpu_s, wall_ns = time.process_time(), time.perf_counter_ns()
+        try:
+            loop.run()
+        finally:
+            cpu_s, wall_ns = time.process_time() - cpu_s, time.perf_counter_ns() - max(wall_ns, start_ns)
+            step_ns = time.time_ns() - time.perf_counter_ns() - step_ns
+            gc.enable()
+            gc.unfreeze()
+            recorder.close()
+        interpreted = self._interpret(recorder.errors) if isinstance(loop, WireLoop) else 0
+        offset = offset or Offset()
+        return WorkerReport(
+            stream=self._stream.name,
+            worker=self._worker,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            operations=count_rows(self._directory, self._name),
+            cpu_s=cpu_s,
+            wall_s=wall_ns / 1e9,
+            loop_delay_max_s=loop.loop_delay_max_ns / 1e9,
+            clock_offset_s=offset.offset_s,
+            clock_offset_error_s=offset.error_s,
+            clock_step_s=step_ns / 1e9,
+            errors=recorder.errors.counts,
+            interpreted=interpreted,
+            limited_by=loop.limited_by,
+            failure=recorder.failure,
+        )
+
+    def _loop(self, part: Assignment, recorder: Recorder) -> WireLoop | CallLoop:
+        if not hasattr(self._workload, "request"):
+            return CallLoop(self._workload, recorder, part)
+        endpoint = self._plan.endpoint
+        loop = WireLoop((endpoint.host, endpoint.port), self._workload.request, recorder, part)
+        loop.prepare(part.clients or _OPEN_LOOP_CONNECTIONS)
+        return loop
+
+    def _interpret(self, errors: ErrorTally) -> int:
+        """Read the kept answers, correct outcomes and items, write qualities; how many were read."""
+        path = rows_path(self._directory, self._name)
+        whole = read_table(path)
+        table = whole[1:]
+        ends = np.cumsum(table[:, 9])
+        good = np.flatnonzero(table[:, 5] == OutcomeKind.OK)
+        chosen = good[:: max(1, -(-len(good) // MAX_INTERPRETED))]
+        qualities = np.full((len(table), 2), np.nan, np.float32)
+        answers = answers_path(self._directory, self._name)
+        with answers.open("rb") as file:
+            for row in chosen:
+                size = int(table[row, 9])
+                file.seek(int(ends[row]) - size)
+                outcome = self._workload.interpret(int(table[row, 0]), int(table[row, 6]), file.read(size))
+                table[row, 5], table[row, 7] = outcome.kind, outcome.items
+                qualities[row, : len(outcome.qualities)] = outcome.qualities
+                if outcome.error:
+                    errors.add(outcome.error)
+        qualities.tofile(qualities_path(self._directory, self._name))
+        partial = path.with_suffix(".part")
+        whole.tofile(partial)
+        partial.replace(path)
+        answers.unlink()
+        return len(chosen)
+
+
+def load_workload(stream: StreamPlan) -> Any:
+    """An instance of the class that `stream.workload` names as `module:Class`. Raises WorkloadError."""
+    module_name, _, class_name = stream.workload.partition(":")
+    try:
+        cls = getattr(importlib.import_module(module_name), class_name)
+        return cls(**stream.params)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise WorkloadError(f"cannot build the workload {stream.workload!r}") from error

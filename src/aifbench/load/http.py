@@ -1,0 +1,155 @@
+"""HTTP/1.1 on the wire: build a request, find the end of a response. No sockets, no clocks."""
+
+from collections.abc import Mapping
+
+from aifbench.errors import WorkloadError
+
+_MAX_HEAD_BYTES = 64 * 1024
+
+
+class ProtocolError(WorkloadError):
+    """The bytes received are not an HTTP/1.1 response."""
+
+
+def encode_request(
+    method: str, target: str, host: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+) -> bytes:
+    """A complete request. A Content-Length is added for a body and for POST, PUT and PATCH."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    if any(c in line for line in lines for c in "\r\n"):
+        raise WorkloadError("a request line or header contains a line break")
+    if body or method in ("POST", "PUT", "PATCH"):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+class ResponseReader:
+    """Takes the bytes of one response as they arrive and knows when it is complete.
+
+    `feed` returns True at the end of the response; then `status`, `body` and `keep_alive` are set.
+    Bytes beyond the end are an error, since requests are not pipelined. The work per `feed` is a
+    search for the end of the head, then a length comparison: everything else waits for `body`.
+    """
+
+    __slots__ = ("_body_start", "_chunked", "_data", "_no_body", "_remaining", "keep_alive", "status")
+
+    def __init__(self, *, head_request: bool = False) -> None:
+        self._data = bytearray()
+        self._body_start = 0
+        self._remaining: int | None = None  # None: until the peer closes
+        self._chunked: _ChunkScanner | None = None
+        self._no_body = head_request
+        self.status = 0
+        self.keep_alive = True
+
+    def feed(self, data: bytes) -> bool:
+        """Add received bytes. Raises ProtocolError."""
+        self._data += data
+        if not self._body_start and not self._parse_head():
+            return False
+        if self._chunked is not None:
+            return self._chunked.feed(self._data)
+        if self._remaining is None:
+            return False
+        missing = self._body_start + self._remaining - len(self._data)
+        if missing < 0:
+            raise ProtocolError(f"{-missing} bytes more than the response's Content-Length")
+        return missing == 0
+
+    def feed_eof(self) -> bool:
+        """The peer closed: True when that ends the response properly."""
+        self.keep_alive = False
+        return bool(self._body_start) and self._remaining is None and self._chunked is None
+
+    @property
+    def body(self) -> bytes:
+        if self._chunked is not None:
+            return self._chunked.payload(self._data)
+        return bytes(self._data[self._body_start :])
+
+    def _parse_head(self) -> bool:
+        end = self._data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._data) > _MAX_HEAD_BYTES:
+                raise ProtocolError(f"no end of the response head in {_MAX_HEAD_BYTES} bytes")
+            return False
+        if not self._data.startswith(b"HTTP/1."):
+            raise ProtocolError(f"not an HTTP/1 response: {bytes(self._data[:40])!r}")
+        try:
+            self.status = int(self._data[9:12])
+        except ValueError:
+            raise ProtocolError(f"bad status line: {bytes(self._data[:40])!r}") from None
+        if 100 <= self.status < 200:
+            del self._data[: end + 4]
+            return self._parse_head()
+        self._parse_headers(bytes(self._data[:end]).lower())
+        self._body_start = end + 4
+        return True
+
+    def _parse_headers(self, head: bytes) -> None:
+        # The blank after the colon is optional in HTTP; the line break before the name is not.
+        http_1_0 = head.startswith(b"http/1.0")
+        connection = _header(head, b"connection")
+        self.keep_alive = b"keep-alive" in connection if http_1_0 else b"close" not in connection
+        if self._no_body or self.status in (204, 304):
+            self._remaining = 0
+        elif b"chunked" in _header(head, b"transfer-encoding"):
+            self._chunked = _ChunkScanner(len(head) + 4)
+        elif length := _header(head, b"content-length"):
+            if not length.isdigit():
+                raise ProtocolError(f"Content-Length is {length!r}")
+            self._remaining = int(length)
+
+
+def _header(head: bytes, name: bytes) -> bytes:
+    """The value of header `name` in a lower-case head, or nothing."""
+    start = head.find(b"\r\n" + name + b":")
+    if start < 0:
+        return b""
+    start += len(name) + 3
+    end = head.find(b"\r\n", start)
+    return head[start : end if end >= 0 else len(head)].strip()
+
+
+class _ChunkScanner:
+    """Walks chunk sizes as they arrive; the payload is put together only when asked for."""
+
+    __slots__ = ("_at", "_in_trailer", "_pieces")
+
+    def __init__(self, start: int) -> None:
+        self._at = start
+        self._pieces: list[tuple[int, int]] = []
+        self._in_trailer = False
+
+    def feed(self, data: bytearray) -> bool:
+        while True:
+            line_end = data.find(b"\r\n", self._at)
+            if line_end < 0:
+                return False
+            line = bytes(data[self._at : line_end])
+            if self._in_trailer:
+                self._at = line_end + 2
+                if not line:
+                    return True
+                continue
+            size = _chunk_size(line)
+            if size == 0:
+                self._in_trailer = True
+                self._at = line_end + 2
+                continue
+            piece_end = line_end + 2 + size
+            if len(data) < piece_end + 2:
+                return False
+            self._pieces.append((line_end + 2, piece_end))
+            self._at = piece_end + 2
+
+    def payload(self, data: bytearray) -> bytes:
+        return b"".join(bytes(data[start:end]) for start, end in self._pieces)
+
+
+def _chunk_size(line: bytes) -> int:
+    try:
+        return int(line.partition(b";")[0], 16)
+    except ValueError:
+        raise ProtocolError(f"bad chunk size {line[:40]!r}") from None

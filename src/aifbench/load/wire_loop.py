@@ -1,0 +1,361 @@
+"""Load over HTTP/1.1 by one thread and epoll: stamp first, keep the bytes, interpret afterwards.
+
+An operation is sent the moment it is due on an idle kept-alive connection, or on a new one. Each read
+is stamped before its bytes are looked at, and only the end of the answer is searched for.
+"""
+
+import errno
+import heapq
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+
+from aifbench.errors import WorkloadError
+from aifbench.load.assignment import Assignment
+from aifbench.load.http import ProtocolError, ResponseReader
+from aifbench.load.recorder import Recorder, pack_row
+from aifbench.load.samples import NOT_SEEN
+from aifbench.load.workload import OutcomeKind
+
+MAX_CONNECTIONS = 1024
+REFUSED_PAUSE_NS = 50_000_000
+_RECEIVE_BYTES = 262_144
+_MAX_WAIT_NS = 50_000_000
+_IN, _OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
+
+
+class _Connection:
+    __slots__ = (
+        "bytes_out", "deadline_ns", "first_ns", "index", "intended_ns", "is_connected", "pending", "reader",
+        "sent_ns", "serial", "sock",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reader: ResponseReader | None = None  # None while idle
+        self.serial = 0
+        self.is_connected = False
+        self.pending = memoryview(b"")
+        self.bytes_out = 0
+        self.index = self.intended_ns = self.sent_ns = self.first_ns = self.deadline_ns = 0
+
+
+class WireLoop:
+    """Runs one Assignment against `address`; `request(index)` gives the bytes to send."""
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        request: Callable[[int], bytes],
+        recorder: Recorder,
+        assignment: Assignment,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        now_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self._family, self._address = _resolve(address)
+        self._request = request
+        self._recorder = recorder
+        self._part = assignment
+        self._now_ns = now_ns
+        self._max_connections = max(max_connections, assignment.clients)
+        self._epoll = select.epoll()
+        self._connections: dict[int, _Connection] = {}
+        self._idle: list[_Connection] = []
+        self._deadlines: deque[tuple[int, _Connection, int]] = deque()
+        self._free_clients = [assignment.start_ns] * assignment.clients  # a heap of when each is free
+        self._issued = 0
+        self._in_flight = 0
+        self.connections_opened = 0
+        self.loop_delay_max_ns = 0
+        self.limited_by = ""
+
+    def prepare(self, connections: int) -> None:
+        """Open connections ahead of the start. Raises WorkloadError when the service refuses."""
+        for _ in range(min(connections, self._max_connections)):
+            try:
+                sock = socket.socket(self._family, socket.SOCK_STREAM)
+                sock.settimeout(10)
+                sock.connect(self._address)
+            except OSError as error:
+                raise WorkloadError(f"cannot connect to {self._address[0]}:{self._address[1]}") from error
+            connection = self._adopt(sock)
+            connection.is_connected = True
+            self._epoll.register(sock.fileno(), _IN)
+            self._idle.append(connection)
+
+    def run(self) -> None:
+        """Issue, receive and record until everything is done or the drain time is over."""
+        try:
+            while True:
+                now_ns = self._now_ns()
+                self._issue_due(now_ns)
+                self._expire(now_ns)
+                if self._is_done(now_ns):
+                    break
+                self._wait(now_ns)
+        finally:
+            self._record_rest()
+            self._close()
+
+    def _is_done(self, now_ns: int) -> bool:
+        part = self._part
+        if part.stop.is_set or now_ns >= part.end_ns + part.drain_ns:
+            return True
+        if self._in_flight:
+            return False
+        if self._issued >= part.count:
+            return True
+        return part.due_ns is None and now_ns >= part.end_ns
+
+    def _issue_due(self, now_ns: int) -> None:
+        if self._part.due_ns is None:
+            self._issue_closed(now_ns)
+        else:
+            self._issue_open(now_ns)
+
+    def _issue_closed(self, now_ns: int) -> None:
+        part, free = self._part, self._free_clients
+        while free and free[0] <= now_ns < part.end_ns and self._issued < part.count:
+            self._issue(part.index(self._issued), heapq.heappop(free))
+            self._issued += 1
+
+    def _issue_open(self, now_ns: int) -> None:
+        part = self._part
+        assert part.due_ns is not None
+        while self._issued < part.count:
+            due_ns = int(part.due_ns[self._issued])
+            if due_ns > now_ns:
+                break
+            if self._is_full():
+                self.limited_by = f"all {self._max_connections} connections were busy"
+                break
+            self._issue(part.index(self._issued), due_ns)
+            self._issued += 1
+            now_ns = self._now_ns()
+
+    def _is_full(self) -> bool:
+        return not self._idle and len(self._connections) >= self._max_connections
+
+    def _issue(self, index: int, intended_ns: int) -> None:
+        data = self._request(index)
+        connection = self._idle.pop() if self._idle else None
+        sent_ns = self._now_ns()
+        if connection is None:
+            connection = self._connect()
+        connection.index, connection.intended_ns, connection.sent_ns = index, intended_ns, sent_ns
+        connection.first_ns = NOT_SEEN
+        connection.reader = ResponseReader()
+        connection.serial += 1
+        connection.bytes_out = len(data)
+        self._in_flight += 1
+        self._deadlines.append((sent_ns + self._part.timeout_ns, connection, connection.serial))
+        if connection.is_connected:
+            self._send(connection, data)
+        else:
+            connection.pending = memoryview(data)
+
+    def _adopt(self, sock: socket.socket) -> _Connection:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = _Connection(sock)
+        self._connections[sock.fileno()] = connection
+        self.connections_opened += 1
+        return connection
+
+    def _connect(self) -> _Connection:
+        connection = self._adopt(socket.socket(self._family, socket.SOCK_STREAM))
+        connection.sock.connect_ex(self._address)  # a refusal is reported by epoll, as any other end
+        self._epoll.register(connection.sock.fileno(), _OUT)
+        return connection
+
+    def _send(self, connection: _Connection, data: bytes | memoryview) -> None:
+        try:
+            count = connection.sock.send(data)
+        except BlockingIOError:
+            count = 0
+        except OSError as error:
+            self._fail(connection, OutcomeKind.BROKEN, _text(error))
+            return
+        if count < len(data):
+            if not connection.pending:
+                self._epoll.modify(connection.sock.fileno(), _OUT)
+            connection.pending = memoryview(data)[count:]
+        elif connection.pending:
+            connection.pending = memoryview(b"")
+            self._epoll.modify(connection.sock.fileno(), _IN)
+
+    def _wait(self, now_ns: int) -> None:
+        wake_ns = self._next_wake(now_ns)
+        if wake_ns > now_ns:
+            # epoll counts in milliseconds; select on the epoll descriptor waits in microseconds.
+            select.select([self._epoll], [], [], (wake_ns - now_ns) / 1e9)
+        events = self._epoll.poll(0)
+        began_ns = self._now_ns()
+        for fd, event in events:
+            connection = self._connections.get(fd)
+            if connection is not None:
+                self._handle(connection, event)
+        if events:
+            self.loop_delay_max_ns = max(self.loop_delay_max_ns, self._now_ns() - began_ns)
+
+    def _next_wake(self, now_ns: int) -> int:
+        part = self._part
+        wake_ns = now_ns + _MAX_WAIT_NS
+        if part.due_ns is not None and self._issued < part.count and not self._is_full():
+            wake_ns = min(wake_ns, int(part.due_ns[self._issued]))
+        elif self._free_clients and self._issued < part.count:
+            wake_ns = min(wake_ns, self._free_clients[0])
+        if self._deadlines:
+            wake_ns = min(wake_ns, self._deadlines[0][0])
+        return wake_ns
+
+    def _handle(self, connection: _Connection, event: int) -> None:
+        if not connection.is_connected:
+            self._complete_connect(connection, event)
+            return
+        if event & select.EPOLLOUT and connection.pending:
+            self._send(connection, connection.pending)
+        if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            self._receive(connection)
+
+    def _complete_connect(self, connection: _Connection, event: int) -> None:
+        code = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code or event & (select.EPOLLHUP | select.EPOLLERR):
+            self._fail(connection, OutcomeKind.CONNECT, _text(OSError(code or errno.ECONNREFUSED, "")))
+            return
+        connection.is_connected = True
+        self._send(connection, connection.pending)
+
+    def _receive(self, connection: _Connection) -> None:
+        try:
+            data = connection.sock.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(connection, OutcomeKind.BROKEN, _text(error))
+            return
+        now_ns = self._now_ns()
+        reader = connection.reader
+        if reader is None:  # the peer closed, or spoke out of turn, on an idle connection
+            self._drop(connection)
+            return
+        if connection.first_ns == NOT_SEEN and data:
+            connection.first_ns = now_ns
+        try:
+            complete = reader.feed(data) if data else reader.feed_eof()
+        except ProtocolError as error:
+            self._fail(connection, OutcomeKind.PROTOCOL, str(error))
+            return
+        if complete:
+            self._finish(connection, reader, now_ns)
+        elif not data:
+            self._fail(connection, OutcomeKind.BROKEN, "connection closed before the end of the answer")
+
+    def _finish(self, connection: _Connection, reader: ResponseReader, now_ns: int) -> None:
+        body = reader.body
+        kind = kind_of_status(reader.status)
+        if kind is not OutcomeKind.OK:
+            self._recorder.errors.add(f"HTTP {reader.status} {body[:120].decode(errors='replace')}")
+        self._record(connection, kind, reader.status, now_ns, body)
+        if reader.keep_alive:
+            connection.reader = None
+            self._idle.append(connection)
+        else:
+            self._drop(connection)
+        self._operation_ended(now_ns)
+
+    def _fail(self, connection: _Connection, kind: OutcomeKind, text: str) -> None:
+        now_ns = self._now_ns()
+        is_busy = connection.reader is not None
+        if is_busy:
+            self._recorder.errors.add(text)
+            self._record(connection, kind, 0, now_ns, b"")
+        self._drop(connection)
+        if is_busy:
+            pause_ns = REFUSED_PAUSE_NS if kind is OutcomeKind.CONNECT else 0
+            self._operation_ended(now_ns + pause_ns)
+
+    def _operation_ended(self, free_ns: int) -> None:
+        self._in_flight -= 1
+        if self._part.due_ns is None:
+            heapq.heappush(self._free_clients, free_ns)
+
+    def _record(
+        self, connection: _Connection, kind: OutcomeKind, status: int, finished_ns: int, body: bytes
+    ) -> None:
+        self._recorder.add_answer(body)
+        self._recorder.add(
+            pack_row(
+                connection.index, connection.intended_ns, connection.sent_ns, connection.first_ns,
+                finished_ns, kind, status, int(kind is OutcomeKind.OK), connection.bytes_out, len(body),
+            )
+        )  # fmt: skip
+
+    def _drop(self, connection: _Connection) -> None:
+        if connection.reader is None and connection in self._idle:
+            self._idle.remove(connection)
+        connection.reader = None
+        self._connections.pop(connection.sock.fileno(), None)
+        connection.sock.close()  # also leaves the epoll set
+
+    def _expire(self, now_ns: int) -> None:
+        deadlines = self._deadlines
+        while deadlines:
+            deadline_ns, connection, serial = deadlines[0]
+            if connection.serial == serial and connection.reader is not None:
+                if deadline_ns > now_ns:
+                    return
+                self._fail(
+                    connection, OutcomeKind.TIMEOUT, f"no answer within {self._part.timeout_ns / 1e9:g} s"
+                )
+            deadlines.popleft()
+
+    def _record_rest(self) -> None:
+        """Operations under way, and open-loop operations due but never sent, are UNFINISHED."""
+        for connection in self._connections.values():
+            if connection.reader is not None:
+                self._record(connection, OutcomeKind.UNFINISHED, 0, NOT_SEEN, b"")
+        part = self._part
+        if part.due_ns is None:
+            return
+        now_ns = self._now_ns()
+        for number in range(self._issued, part.count):
+            due_ns = int(part.due_ns[number])
+            if due_ns > now_ns:
+                break
+            self._recorder.add_answer(b"")
+            kind = OutcomeKind.UNFINISHED
+            self._recorder.add(
+                pack_row(part.index(number), due_ns, NOT_SEEN, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0)
+            )
+
+    def _close(self) -> None:
+        for connection in self._connections.values():
+            connection.sock.close()
+        self._epoll.close()
+
+
+def kind_of_status(status: int) -> OutcomeKind:
+    """How HTTP status codes count; redirects are never followed, so they are a protocol error here."""
+    if 200 <= status < 300:
+        return OutcomeKind.OK
+    if status in (429, 503):
+        return OutcomeKind.THROTTLED
+    if 400 <= status < 500:
+        return OutcomeKind.CLIENT_ERROR
+    return OutcomeKind.SERVER_ERROR if status >= 500 else OutcomeKind.PROTOCOL
+
+
+def _resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    try:
+        family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise WorkloadError(f"cannot resolve {address[0]!r}") from error
+    return family, (str(resolved[0]), int(resolved[1]))
+
+
+def _text(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "") or str(error)
