@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 from aifbench.errors import SchemaMismatch
+from aifbench.results.decode import decode
 
 SCHEMA = "aifbench.run/1"
 
@@ -143,29 +144,25 @@ class RunRecord:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "RunRecord":
         """Raises SchemaMismatch for another schema version, or naming the field that is missing or wrong."""
-        schema = data.get("schema")
+        schema = data.get("schema") if isinstance(data, Mapping) else None
         if schema != SCHEMA:
             raise SchemaMismatch(
                 f"record schema is {schema!r}, this version reads {SCHEMA!r}",
                 hint="open it with the aifbench version that wrote it",
             )
-        try:
-            rest = {k: v for k, v in data.items() if k not in ("schema", "verdict")}
-            rest["state"] = RunState(rest["state"])
-            rest["measurements"] = tuple(_measurement(m) for m in rest.get("measurements", ()))
-            rest["notes"] = tuple(rest.get("notes", ()))
-            return cls(**rest)
-        except (KeyError, TypeError, ValueError) as error:
-            raise SchemaMismatch("record is corrupt", hint="`results` lists the readable ones") from error
+        rest = _without_verdict({k: v for k, v in data.items() if k != "schema"})
+        measurements = rest.get("measurements")
+        if isinstance(measurements, list):
+            rest["measurements"] = [_without_verdict(m) for m in measurements]
+        record = decode(cls, rest)
+        assert isinstance(record, cls)
+        return record
 
 
 def _plain(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: value.value if isinstance(value, Enum) else value for key, value in pairs}
 
 
-def _measurement(data: Mapping[str, Any]) -> Measurement:
-    rest = {k: v for k, v in data.items() if k != "verdict"}
-    rest["window_s"] = tuple(rest["window_s"])
-    rest["metrics"] = tuple(Metric(**m) for m in rest["metrics"])
-    rest["checks"] = tuple(Check(**{**c, "verdict": Verdict(c["verdict"])}) for c in rest["checks"])
-    return Measurement(**rest)
+def _without_verdict(data: Any) -> Any:
+    """Verdicts are stored for other readers; here they follow from the checks."""
+    return {k: v for k, v in data.items() if k != "verdict"} if isinstance(data, Mapping) else data

@@ -1,0 +1,64 @@
+# shellcheck shell=bash
+# Container or native: one decision, the same for every service.
+
+# use_runtime SERVICE PROGRAM [PACKAGE]: sets `command`, the words that run PROGRAM, and `version` if known.
+# Prefers the image SERVICE.sif in AIFBENCH_IMAGES, and takes PROGRAM from the virtual environment or PATH.
+use_runtime() {
+    local image=${AIFBENCH_IMAGES:-$AIFBENCH_HOME/utils/sif-images}/$1.sif program
+    if [ -e "$image" ] && find_container_tool; then
+        # The host's environment stays outside; pass_to_service says what goes in.
+        command=("$container_tool" exec --cleanenv --bind "$job_dir" --bind "$data_dir" --pwd "$data_dir"
+            "$image" "$2")
+        version=$(image_version "$image")
+        note "running $image with $container_tool"
+    elif program=$(find_program "$2"); then
+        command=("$program")
+        version=$(package_version "$program" "${3:-$2}")
+        note "running $program"
+    else
+        die "cannot run $1: there is neither an image $image and apptainer to run it" \
+            "(utils/sif-images/pull_images.sh pulls it), nor a program '$2' (source env.sh installs it)"
+    fi
+}
+
+find_container_tool() {
+    local loader=$AIFBENCH_HOME/load_modules.sh
+    container_tool=$(command -v apptainer || command -v singularity) && return 0
+    # On compute nodes that offer it as a module. The modules' own scripts use unset variables.
+    if [ -f "$loader" ]; then
+        set +u
+        # shellcheck source=/dev/null
+        . "$loader" >&2 || true
+        set -u
+    fi
+    container_tool=$(command -v apptainer || command -v singularity)
+}
+
+find_program() {
+    local directory
+    for directory in ${AIFBENCH_VENV:+"$AIFBENCH_VENV/bin"} ${AIFBENCH_PYTHON:+"$(dirname "$AIFBENCH_PYTHON")"}; do
+        if [ -x "$directory/$1" ]; then
+            printf '%s\n' "$directory/$1"
+            return
+        fi
+    done
+    command -v "$1"
+}
+
+# pass_to_service NAME VALUE: an environment variable for the service, inside a container too. Never on
+# a command line, which every user of the node can read.
+pass_to_service() {
+    export "$1=$2" "APPTAINERENV_$1=$2" "SINGULARITYENV_$1=$2"
+}
+
+# image_version IMAGE: from the reference it was pulled by, which pull_images.sh keeps beside it.
+image_version() { sed -n '1s/.*:v\{0,1\}\([0-9][0-9.]*\).*/\1/p' "$1.source" 2>/dev/null || true; }
+
+# package_version PROGRAM PACKAGE: of the Python package that installed PROGRAM, asked of its own interpreter.
+package_version() {
+    local python
+    python=$(sed -n '1s/^#!\(.*python[0-9.]*\)$/\1/p' "$1")
+    [ -z "$python" ] || "$python" -I -c 'import sys
+from importlib.metadata import version
+print(version(sys.argv[1]))' "$2" 2>/dev/null || true
+}

@@ -1,0 +1,102 @@
+"""Command-line parsers: words in, words out. Quantities are checked by their Option, never by argparse."""
+
+from argparse import Action, Namespace
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from cmd2 import Choices, Cmd, Cmd2ArgparseError, Cmd2ArgumentParser
+from cmd2.rich_utils import TextGroup
+
+from aifbench.errors import UsageError
+from aifbench.options import Option, nearest
+
+
+class Parser(Cmd2ArgumentParser):
+    """A cmd2 parser that raises UsageError with the nearest valid word, instead of printing its usage."""
+
+    def __init__(self, description: str, example: str, prog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=TextGroup("Example", example),
+            allow_abbrev=False,
+        )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            raise self._unknown(unknown[0].partition("=")[0])
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", hint=f"see `help {self.prog}`")
+
+    def _check_value(self, action: Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            valid = [str(choice) for choice in action.choices]
+            raise UsageError(
+                f"{self.prog}: unknown {action.metavar or action.dest} {value!r}" + nearest(value, valid),
+                hint=f"valid: {', '.join(valid)}",
+            )
+
+    def _unknown(self, word: str) -> UsageError:
+        if not word.startswith("-"):
+            return UsageError(f"{self.prog}: unexpected {word!r}", hint=f"see `help {self.prog}`")
+        close = nearest(word, self._option_string_actions)
+        return UsageError(f"{self.prog}: unknown option {word}{close}", hint=f"see `help {self.prog}`")
+
+
+def add_options(parser: Parser, options: Iterable[Option]) -> None:
+    """One `--name` per option. Values stay text; what is not given is None."""
+    for option in options:
+        if option.flag:
+            parser.add_argument(
+                f"--{option.name}", dest=option.key, action="store_const", const=True, help=_help(option)
+            )
+        else:
+            parser.add_argument(
+                f"--{option.name}",
+                dest=option.key,
+                metavar=option.metavar or option.name.rpartition("-")[2].upper(),
+                help=_help(option),
+                choices_provider=_provider(option.choices) if option.choices else None,
+            )
+
+
+def given(arguments: Namespace, options: Iterable[Option]) -> dict[str, Any]:
+    """What was typed of `options`, by key."""
+    values = {option.key: getattr(arguments, option.key) for option in options}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def parse(shell: Cmd, parser: Parser, words: Sequence[str]) -> Namespace:
+    """What cmd2's decorator does, for a command that chose its parser itself; `--help` ends it."""
+    with parser.output_to(shell.stdout):
+        try:
+            return parser.parse_args(list(words))
+        except SystemExit as done:
+            raise Cmd2ArgparseError from done
+
+
+def wants_help(words: Sequence[str]) -> bool:
+    return "-h" in words or "--help" in words
+
+
+def _help(option: Option) -> str:
+    text = option.help
+    if option.choices:
+        text += f": {', '.join(option.choices)}"
+    if option.default not in (None, "", False):
+        text += f" (default {_plain(option.default)})"
+    return text.replace("%", "%%")
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _provider(valid: Sequence[str]) -> Callable[[Cmd], Choices]:
+    def provide(_: Cmd) -> Choices:
+        return Choices.from_values(valid, is_sorted=True)
+
+    return provide

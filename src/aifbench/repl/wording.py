@@ -1,0 +1,132 @@
+"""How services, runs and findings read in the shell: values in, plain text out."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from aifbench.servers.status import ServiceStatus, Stage
+from aifbench.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from aifbench.results.query import RunSummary
+    from aifbench.session import Finding
+
+
+def clock_text(value_s: float) -> str:
+    """`03:12` or `1:02:03`: of constant shape, for what counts up on screen."""
+    hours, rest = divmod(int(value_s), 3600)
+    minutes, seconds = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+
+
+def stage_text(status: ServiceStatus) -> str:
+    """`READY 03:12`, `QUEUED (Priority) 00:40`."""
+    words = [status.stage.value]
+    if status.stage is Stage.QUEUED and status.job.reason:
+        words.append(f"({status.job.reason})")
+    if status.is_alive and status.job.elapsed_s is not None:
+        words.append(clock_text(status.job.elapsed_s))
+    return " ".join(words)
+
+
+def toolbar_text(statuses: Iterable[ServiceStatus], trouble: str = "") -> str:
+    """`chroma READY 03:12 · b QUEUED (Priority) 00:40`, followed by what keeps it from being current."""
+    parts = [f"{status.name} {stage_text(status)}" for status in statuses if status.is_alive]
+    return " · ".join([*(parts or ["no service running"]), *([trouble] if trouble else [])])
+
+
+def status_line(status: ServiceStatus) -> str:
+    """One service in one line, for watching it start."""
+    parts = [status.name, f"job {status.job.job_id}", stage_text(status), ",".join(status.job.nodes)]
+    return "  ".join(part for part in (*parts, status.detail) if part)
+
+
+def ready_text(status: ServiceStatus) -> str:
+    """What `check` answers: `chroma is ready at http://... after 12.3 s`."""
+    if status.stage is not Stage.READY:
+        return with_advice(status_line(status), status)
+    where = f" at {status.endpoint.url}" if status.endpoint else ""
+    after = f" after {format_duration(status.ready_after_s)}" if status.ready_after_s is not None else ""
+    return f"{status.name} is ready{where}{after}"
+
+
+def with_advice(text: str, status: ServiceStatus) -> str:
+    advice = status.advice or status.job.advice
+    return f"{text}\n  {advice}" if advice else text
+
+
+def status_table(statuses: Sequence[ServiceStatus]) -> str:
+    """Every service in one table, and below it what to do about those that need it."""
+    rows = [_status_row(status) for status in statuses]
+    headers = ("service", "kind", "state", "job", "nodes", "left", "address", "detail")
+    advice = {s.name: s.advice or s.job.advice for s in statuses if s.advice or s.job.advice}
+    return "\n".join([table(headers, rows), *(f"{name}: {text}" for name, text in advice.items())])
+
+
+def _status_row(status: ServiceStatus) -> tuple[str, ...]:
+    left_s = status.job.time_left_s
+    return (
+        status.name,
+        status.kind,
+        stage_text(status),
+        status.job.job_id,
+        ",".join(status.job.nodes),
+        clock_text(left_s) if status.is_alive and left_s is not None else "",
+        status.endpoint.url if status.endpoint and status.is_alive else "",
+        status.detail,
+    )
+
+
+def summary_line(run: "RunSummary") -> str:
+    """A run in a few words: `2026-11-20 13:14  VALID  chroma search  412 queries/s`."""
+    parts = (_when(run), _verdict(run), f"{run.service} {run.bench}".strip(), run.headline or run.problem)
+    return "  ".join(part for part in parts if part)
+
+
+def runs_table(runs: Sequence["RunSummary"]) -> str:
+    rows = [
+        (
+            run.run_id,
+            _when(run),
+            run.name or run.service,
+            run.bench,
+            _verdict(run),
+            run.headline or run.problem,
+            format_size(run.size_bytes),
+        )
+        for run in runs
+    ]
+    return table(("run", "created (UTC)", "service", "bench", "verdict", "result", "size"), rows)
+
+
+def _when(run: "RunSummary") -> str:
+    return run.created_utc[:16].replace("T", " ")
+
+
+def _verdict(run: "RunSummary") -> str:
+    """The verdict, or why there is none yet: an INVALID run that did not complete says what befell it."""
+    if run.problem:
+        return "unreadable"
+    state = run.state.value if run.state else ""
+    if state and state != "COMPLETE":
+        return state
+    return run.verdict.value if run.verdict else ""
+
+
+def findings_text(findings: Sequence["Finding"]) -> str:
+    """One line per check, its remedy below it when there is a problem."""
+    width = max((len(finding.name) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        lines.append(
+            f"{'ok' if finding.ok else 'problem':7}  {finding.name:{width}}  {finding.detail}".rstrip()
+        )
+        if not finding.ok and finding.remedy:
+            lines.append(f"{'':7}  {'':{width}}  -> {finding.remedy}")
+    return "\n".join(lines)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain columns, never cut: text that is piped or redirected must stay whole."""
+    from tabulate import tabulate
+
+    return tabulate(rows, headers=headers, tablefmt="plain", disable_numparse=True)

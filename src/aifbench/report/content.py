@@ -1,0 +1,330 @@
+"""What a report of one run says, free of any format: one wording for text, Markdown and HTML."""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from aifbench.results.headline import (
+    headline_metrics,
+    latency_kind,
+    main_measurement,
+    qualities,
+)
+from aifbench.results.record import Check, Measurement, Metric, RunRecord, RunState, Verdict
+from aifbench.units import format_duration, format_number, format_size
+
+_PERCENTILE = re.compile(r"(.+)_(p\d+(?:\.\d+)?|max)")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A table entry: its text, and an interval or an explanation in smaller print."""
+
+    text: str
+    note: str = ""
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Headers and rows of equal length; the first column names the row."""
+
+    headers: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def title(record: RunRecord) -> str:
+    """`chroma: vectors`, from whatever of it is known."""
+    names = (record.service.get("name") or record.service.get("kind"), record.recipe.get("bench"))
+    return ": ".join(str(name) for name in names if name) or record.run_id
+
+
+def label(measurement: Measurement) -> str:
+    """The phase, and the stream where it is called otherwise: `search`, `mixed / ingest`."""
+    names = dict.fromkeys((measurement.phase, measurement.stream))
+    return " / ".join(names)
+
+
+def verdict_sentence(record: RunRecord) -> str:
+    """Why the run's verdict is what it is, in one sentence."""
+    if record.state is RunState.RUNNING:
+        return "still running; what is shown so far must not be quoted"
+    if record.state is not RunState.COMPLETE:
+        kept = "what was measured before is shown" if record.measurements else "nothing was measured"
+        reason = f": {record.error}" if record.error else ""
+        return f"the run {_ENDINGS[record.state]}{reason}; {kept}"
+    if not record.measurements:
+        return "nothing was measured"
+    found = findings(record)
+    checked = sum(len(m.checks) for m in record.measurements)
+    if not found:
+        return f"all {checked} checks passed" if checked else "no checks were made"
+    where, check = found[0]
+    return f"{len(found)} of {checked} checks not met; first of all {where}: {check.message}"
+
+
+_ENDINGS = {RunState.FAILED: "failed", RunState.INTERRUPTED: "was interrupted"}
+
+
+def headline(record: RunRecord) -> tuple[Measurement, list[Metric]] | None:
+    """The measurement to remember the run by and at most three of its metrics; None when there is nothing."""
+    measurement = main_measurement(record)
+    metrics = headline_metrics(measurement) if measurement else []
+    return (measurement, metrics) if measurement and metrics else None
+
+
+def findings(record: RunRecord) -> list[tuple[str, Check]]:
+    """Every check that is not VALID with where it was made, the most severe first."""
+    found = [(label(m), c) for m in record.measurements for c in m.checks if c.verdict is not Verdict.VALID]
+    return sorted(found, key=lambda pair: pair[1].verdict is Verdict.WARN)
+
+
+def metric_words(metric: Metric) -> str:
+    """The metric's name for people: `response p99`, `throughput`."""
+    return metric.name.replace("_", " ")
+
+
+def value_text(metric: Metric | None) -> str:
+    """The bare number, `-` where there is none."""
+    return "-" if metric is None or metric.value is None else format_number(metric.value)
+
+
+def with_unit(metric: Metric) -> str:
+    return f"{value_text(metric)} {metric.unit}".rstrip()
+
+
+def interval_text(metric: Metric | None) -> str:
+    """`[198.1, 201.6]`, or nothing where there is no interval."""
+    if metric is None or metric.low is None or metric.high is None:
+        return ""
+    return f"[{format_number(metric.low)}, {format_number(metric.high)}]"
+
+
+def why_absent(metric: Metric) -> str:
+    return metric.note if metric.value is None else ""
+
+
+def percentile_label(name: str) -> tuple[str, str] | None:
+    """(`response`, `p99.9`) of `response_p99.9` or `response_p999`; None when it is no percentile."""
+    match = _PERCENTILE.fullmatch(name)
+    if match is None:
+        return None
+    base, digits = match[1], match[2][1:]
+    if match[2] != "max" and "." not in digits and len(digits) > 2:
+        return base, f"p{digits[:2]}.{digits[2:]}"
+    return base, match[2]
+
+
+def percentile_order(percentile: str) -> float:
+    return math.inf if percentile == "max" else float(percentile[1:])
+
+
+def percentiles(measurements: Iterable[Measurement], bases: Sequence[str] = ()) -> list[str]:
+    """Which percentiles these measurements tell (of the latencies `bases`, or of any), in rising order."""
+    labels = (percentile_label(metric.name) for m in measurements for metric in m.metrics)
+    return sorted({p for b, p in filter(None, labels) if not bases or b in bases}, key=percentile_order)
+
+
+def latency(measurement: Measurement, base: str, percentile: str) -> Metric | None:
+    """One percentile of one latency, whichever way its name is written."""
+    return next((m for m in measurement.metrics if percentile_label(m.name) == (base, percentile)), None)
+
+
+def result_table(record: RunRecord) -> Table:
+    """A column per measurement; verdict, rates, latencies, answer quality and errors as far as they exist."""
+    measurements = record.measurements
+    rows = [(Cell("verdict"), *(Cell("", verdict=m.verdict) for m in measurements))]
+    for name in _row_names(measurements):
+        metrics = [_row_metric(m, name) for m in measurements]
+        if any(metrics):
+            rows.append(_metric_row(name, metrics))
+    rows.append((Cell("errors"), *(_error_cell(m) for m in measurements)))
+    return Table(("", *(label(m) for m in measurements)), tuple(rows))
+
+
+def _row_names(measurements: Sequence[Measurement]) -> list[str]:
+    quality_names = dict.fromkeys(q.name for m in measurements for q in qualities(m))
+    return [*_RATES, *percentiles(measurements, ("response", "service")), *quality_names]
+
+
+_RATES = {"offered": "offered_rate", "achieved": "throughput", "items": "item_rate"}
+
+
+def _row_metric(measurement: Measurement, name: str) -> Metric | None:
+    found = latency(measurement, latency_kind(measurement), name)
+    return found or measurement.metric(_RATES.get(name, name))
+
+
+def _metric_row(name: str, metrics: Sequence[Metric | None]) -> tuple[Cell, ...]:
+    """The unit stands beside the row's name where all share it."""
+    units = {metric.unit for metric in metrics if metric}
+    shared = units.pop() if len(units) == 1 else None
+    heading = f"{name} ({shared})" if shared else name
+    return (Cell(heading), *(_cell(metric, is_unit_shown=shared is None) for metric in metrics))
+
+
+def _cell(metric: Metric | None, *, is_unit_shown: bool) -> Cell:
+    if metric is None:
+        return Cell("")
+    return Cell(with_unit(metric) if is_unit_shown else value_text(metric), interval_text(metric))
+
+
+def _error_cell(measurement: Measurement) -> Cell:
+    failed = failures(measurement)
+    total = sum(measurement.outcomes.values())
+    if not total:
+        return Cell("-")
+    share = f"{format_number(100 * sum(failed.values()) / total, 2)} % of {total:,}"
+    return Cell(f"{sum(failed.values()):,}", share if failed else f"of {total:,}")
+
+
+def failures(measurement: Measurement) -> dict[str, int]:
+    """Counts of operations that did not end OK, by outcome, the most frequent first."""
+    bad = [(name, count) for name, count in measurement.outcomes.items() if name != "OK" and count]
+    return dict(sorted(bad, key=lambda pair: -pair[1]))
+
+
+def error_texts(measurement: Measurement, limit: int = 5) -> list[tuple[int, str]]:
+    """The most frequent distinct error texts with their counts."""
+    texts = sorted(measurement.errors.items(), key=lambda pair: -pair[1])
+    return [(count, text) for text, count in texts[:limit]]
+
+
+def check_table(record: RunRecord) -> Table:
+    """Rules by measurements: what each rule saw there."""
+    measurements = record.measurements
+    codes = dict.fromkeys(check.code for m in measurements for check in m.checks)
+    rows = tuple(
+        (Cell(_code_words(code)), *(_check_cell(_check(m, code)) for m in measurements)) for code in codes
+    )
+    return Table(("check", *(label(m) for m in measurements)), rows)
+
+
+def _check(measurement: Measurement, code: str) -> Check | None:
+    return next((check for check in measurement.checks if check.code == code), None)
+
+
+def _check_cell(check: Check | None) -> Cell:
+    if check is None:
+        return Cell("")
+    if check.value is None:
+        return Cell("", verdict=check.verdict)
+    limit = f"limit {_quantity(check.limit, check.unit)}" if check.limit is not None else ""
+    return Cell(_quantity(check.value, check.unit), limit, check.verdict)
+
+
+def _quantity(value: float, unit: str) -> str:
+    return f"{format_number(value, 3)} {unit}".rstrip()
+
+
+def _code_words(code: str) -> str:
+    return code.replace("_", " ").replace("-", " ").lower()
+
+
+def facts(record: RunRecord) -> list[tuple[str, str]]:
+    """What was measured: service, benchmark, load and time, as labelled lines."""
+    lines = [
+        ("service", _service(record.service)),
+        ("started as", _pairs(_mapping(record.service.get("options")))),
+        ("benchmark", _pairs(record.recipe)),
+        ("when", when(record)),
+        *((label(m), load_text(m)) for m in record.measurements),
+        *(("note", note) for note in record.notes),
+    ]
+    return [(name, text) for name, text in lines if text]
+
+
+def _service(service: Mapping[str, Any]) -> str:
+    """Kind and version first, as one says it; the instance's name only where it differs."""
+    kind, name = service.get("kind", ""), service.get("name", "")
+    words = [str(kind), str(service.get("version") or "")] + ([f"({name})"] if name not in ("", kind) else [])
+    rest = _pairs(service, skip=("kind", "name", "version", "options"))
+    return ", ".join(part for part in (" ".join(filter(None, words)), rest) if part)
+
+
+def when(record: RunRecord) -> str:
+    """`2026-11-20 13:14:55 to 13:17:21 UTC (02:26)`, or only the beginning."""
+    begin, end = _instant(record.created_utc), _instant(record.ended_utc)
+    if begin is None:
+        return record.created_utc
+    text = f"{begin:%Y-%m-%d %H:%M:%S} UTC"
+    if end is None or end < begin:
+        return text
+    until = f"{end:%H:%M:%S}" if end.date() == begin.date() else f"{end:%Y-%m-%d %H:%M:%S}"
+    return f"{text[:-4]} to {until} UTC ({format_duration((end - begin).total_seconds())})"
+
+
+def load_text(measurement: Measurement) -> str:
+    """`poisson 200/s, 2 workers by http, measured 5 s to 65 s of the phase`."""
+    start_s, end_s = measurement.window_s
+    workers = f"{measurement.workers} worker{'s' if measurement.workers != 1 else ''}"
+    measured = f"measured {format_number(start_s, 3)} s to {format_number(end_s, 3)} s of the phase"
+    return f"{measurement.arrivals}, {workers} by {measurement.via}, {measured}"
+
+
+def provenance(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The facts of machine and software in their groups."""
+    groups = ((group, _lines(_mapping(facts))) for group, facts in record.provenance.items())
+    loose = [(name, v) for name, v in record.provenance.items() if not isinstance(v, Mapping)]
+    found = [(group, lines) for group, lines in groups if lines]
+    return [*found, *([("other", _lines(dict(loose)))] if loose else [])]
+
+
+def commands(record: RunRecord) -> list[str]:
+    """What to type to see this run again, keep it, and make another like it."""
+    asked = record.recipe.get("command")
+    again = [f'aifbench "{asked}"'] if isinstance(asked, str) else []
+    return [*again, f'aifbench "show {record.run_id}"', f'aifbench "save {record.run_id}"']
+
+
+def recipe_text(record: RunRecord) -> str:
+    """The recipe as it was recorded, for reading and copying."""
+    return json.dumps(dict(record.recipe), indent=2, default=str)
+
+
+def _lines(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(_words(name), _text(name, value)) for name, value in values.items()]
+
+
+def _pairs(values: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
+    kept = ((name, v) for name, v in values.items() if name not in skip and v not in (None, "", [], {}))
+    return ", ".join(f"{_words(name)} {_text(name, value)}" for name, value in kept)
+
+
+def _words(name: str) -> str:
+    return re.sub(r"_(s|bytes)$", "", name).replace("_", " ")
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return _number_text(name, value)
+    if isinstance(value, Mapping):
+        return _pairs(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(_text("", item) for item in value)
+    return str(value)
+
+
+def _number_text(name: str, value: float) -> str:
+    if name.endswith("_bytes"):
+        return format_size(value)
+    if name.endswith("_s"):
+        return f"{value:g} s"
+    return str(value) if isinstance(value, int) else format_number(value, 6)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _instant(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

@@ -1,0 +1,216 @@
+"""The figures of one run with captions that say what they show."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aifbench.report.content import label
+from aifbench.report.svg import Panel, Point, Scale, figure, linear, logarithmic, thinned
+from aifbench.results.headline import latency_kind
+from aifbench.results.record import Measurement, RunRecord, Verdict
+from aifbench.units import format_number
+
+WIDTH = 880
+_LEFT, _RIGHT = 96.0, 868.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """`verdict` is that of the one measurement shown, if it is one."""
+
+    title: str
+    svg: str
+    caption: str
+    verdict: Verdict | None = None
+
+
+def figures(record: RunRecord) -> list[Figure]:
+    """Whatever the record can show: latency distribution first, then each measurement over time."""
+    found = [latency_figure(record), *(time_figure(m) for m in record.measurements)]
+    return [f for f in found if f is not None]
+
+
+def latency_figure(record: RunRecord) -> Figure | None:
+    """Share of operations slower than a latency, log-log, one line per measurement."""
+    curves = [(m, tail_curve(m)) for m in record.measurements]
+    curves = [(m, curve) for m, curve in curves if len(curve) > 1]
+    if not curves:
+        return None
+    top, bottom = 66.0, 366.0
+    x = logarithmic([point[0] for _, curve in curves for point in curve], _LEFT, _RIGHT)
+    lowest = min(share for _, curve in curves for _, share in curve)
+    panel = Panel(
+        x, Scale(lowest, 1.0, bottom, top, is_log=True), "share of operations slower", "latency (ms)"
+    )
+    panel.grid(y_labels=_share_labels(lowest))
+    names = [(f"{label(m)} ({latency_kind(m)})", f"c{i % 6 + 1}") for i, (m, _) in enumerate(curves)]
+    for (_, css), (_, curve) in zip(names, curves, strict=True):
+        panel.line(curve, css)
+    panel.legend(names, 18)
+    caption = " ".join(filter(None, (_tail_sentence(m, curve) for m, curve in curves)))
+    title = "Latency distribution"
+    return Figure(title, figure(WIDTH, int(bottom) + 40, title, caption, [panel]), caption)
+
+
+def tail_curve(measurement: Measurement) -> list[tuple[float, float]]:
+    """(latency in ms, share slower) in rising order, up to the highest percentile the sample can carry."""
+    shares = _shares(measurement.latency_quantiles)
+    n = max((m.n for m in measurement.metrics if m.name.startswith(latency_kind(measurement))), default=0)
+    return [(value, 1 - share) for share, value in shares if value > 0 and _is_reliable(share, n)]
+
+
+def _shares(quantiles: Mapping[str, float]) -> list[tuple[float, float]]:
+    found = []
+    for text, value in quantiles.items():
+        try:
+            share = float(text)
+        except ValueError:
+            continue
+        if 0 <= share < 1 and math.isfinite(value):
+            found.append((share, value))
+    return sorted(found)
+
+
+def _is_reliable(share: float, n: int) -> bool:
+    """Whether a two-sided 95 % order-statistic interval exists: all n below it has a chance under 2.5 %."""
+    return n == 0 or share <= 0 or n * math.log(share) <= math.log(0.025)
+
+
+def _share_labels(lowest: float) -> list[tuple[float, str]]:
+    shares = (
+        (1.0, ""),
+        (0.5, "p50"),
+        (0.1, "p90"),
+        (0.01, "p99"),
+        (0.001, "p99.9"),
+        (1e-4, "p99.99"),
+        (1e-5, "p99.999"),
+    )
+    return [
+        (share, f"{format_number(100 * share)} %" + (f" ({name})" if name else ""))
+        for share, name in shares
+        if share >= lowest * 0.999
+    ]
+
+
+def _tail_sentence(measurement: Measurement, curve: Sequence[tuple[float, float]]) -> str:
+    reached = [(share, value) for value, share in curve]
+    for percent, slower in ((99.0, 0.01), (90.0, 0.1), (50.0, 0.5)):
+        values = [value for share, value in reached if share <= slower * 1.001]
+        if values:
+            latency = f"{format_number(values[0], 3)} ms"
+            return f"{percent:g} % of {label(measurement)} operations took at most {latency}."
+    return ""
+
+
+def time_figure(measurement: Measurement) -> Figure | None:
+    """Rate, latency and in-flight operations over time in aligned strips; unmeasured time is shaded."""
+    series = {name: _points(measurement, name) for name in measurement.series}
+    known = [points for points in series.values() if len(points) > 1]
+    if not known:
+        return None
+    end_s = max(points[-1][0] for points in known) + measurement.series_step_s / 2
+    x = Scale(0.0, max(end_s, measurement.window_s[1]), _LEFT, _RIGHT)
+    panels = _strips(x, series, measurement.window_s)
+    bottom = panels[-1].y.start_px
+    caption = _time_sentence(measurement, series)
+    title = f"{label(measurement)} over time"
+    svg = figure(WIDTH, int(bottom) + 40, title, caption, panels)
+    return Figure(title, svg, caption, measurement.verdict)
+
+
+def _points(measurement: Measurement, name: str) -> list[Point]:
+    step_s = measurement.series_step_s
+    return [((row + 0.5) * step_s, value) for row, value in enumerate(measurement.series[name])]
+
+
+def _strips(x: Scale, series: Mapping[str, list[Point]], window_s: tuple[float, float]) -> list[Panel]:
+    wanted = ((_rate_strip, 80, ("rate",)), (_latency_strip, 120, _LATENCIES), (_flight_strip, 80, _COUNTS))
+    kinds = [
+        (draw, height) for draw, height, names in wanted if any(_values(series.get(n, ())) for n in names)
+    ]
+    panels: list[Panel] = []
+    top = 30.0
+    for draw, height in kinds:
+        panel = draw(Frame(x, top, top + height, window_s, is_lowest=len(panels) == len(kinds) - 1), series)
+        panels.append(panel)
+        top += height + 40
+    return panels
+
+
+_LATENCIES = ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms")
+_COUNTS = ("in_flight", "errors")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Where a strip lies and what part of its time was measured."""
+
+    x: Scale
+    top: float
+    bottom: float
+    window_s: tuple[float, float]
+    is_lowest: bool
+
+    def panel(self, y: Scale, title: str) -> Panel:
+        """An empty strip: unmeasured time shaded, grid drawn, only the lowest one with a time axis."""
+        panel = Panel(self.x, y, title, "seconds since the start of the phase")
+        panel.band(self.x.low, self.window_s[0], "shade")
+        panel.band(self.window_s[1], self.x.high, "shade")
+        panel.grid(x_labels=self.is_lowest)
+        return panel
+
+
+def _rate_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
+    y = linear(_values(series["rate"]), frame.bottom, frame.top)
+    panel = frame.panel(y, "completed operations (1/s)")
+    panel.line(thinned(series["rate"]), "rate")
+    return panel
+
+
+def _latency_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
+    found = {name.removesuffix("_ms"): series[name] for name in _LATENCIES if name in series}
+    values = [value for points in found.values() for value in _values(points)]
+    panel = frame.panel(logarithmic(values, frame.bottom, frame.top), "latency (ms)")
+    for name, points in found.items():
+        panel.line(thinned(points), name)
+    panel.legend([(name, name) for name in found])
+    return panel
+
+
+def _flight_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
+    flying, failed = (series.get(name, []) for name in _COUNTS)
+    bad = [(at, count) for at, count in thinned(failed) if count]
+    y = linear([*_values(flying), *_values(bad)], frame.bottom, frame.top)
+    panel = frame.panel(y, "operations in flight" + (", errors per step" if bad else ""))
+    panel.line(thinned(flying), "flight")
+    if bad:
+        panel.marks(bad, "dot-error")
+        panel.legend([("in flight", "flight"), ("errors", "dot-error")])
+    return panel
+
+
+def _time_sentence(measurement: Measurement, series: Mapping[str, list[Point]]) -> str:
+    start_s, end_s = measurement.window_s
+    inside = {
+        name: [v for at, v in points if v is not None and start_s <= at <= end_s]
+        for name, points in series.items()
+    }
+    sentences = []
+    if inside.get("rate"):
+        low, high = min(inside["rate"]), max(inside["rate"])
+        sentences.append(
+            f"Between {format_number(low, 3)} and {format_number(high, 3)} operations per second"
+        )
+    if inside.get("p99_ms"):
+        worst, step_s = format_number(max(inside["p99_ms"]), 3), measurement.series_step_s
+        sentences.append(f"the slowest {format_number(step_s)} s had a p99 of {worst} ms")
+    text = ", ".join(sentences)
+    errors = sum(inside.get("errors", ()))
+    told = f"{format_number(errors)} errors" if errors else "no errors"
+    shaded = " Shaded: not measured (warm-up, drain)." if start_s > 0 else ""
+    return f"{label(measurement)}: {text[:1].lower()}{text[1:]}; {told}.{shaded}" if text else ""
+
+
+def _values(points: Sequence[Point]) -> list[float]:
+    return [value for _, value in points if value is not None and math.isfinite(value)]

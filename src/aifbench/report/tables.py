@@ -1,0 +1,139 @@
+"""A run as plain text for a terminal: aligned, without colour, about 100 columns wide."""
+
+import textwrap
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from aifbench.report import content
+from aifbench.report.content import interval_text, value_text
+from aifbench.results.record import Check, Measurement, Metric, RunRecord, Verdict
+
+WIDTH = 98
+
+
+def run_text(record: RunRecord) -> str:
+    """The whole run: what it is, then every measurement with numbers, errors and checks, then the verdict."""
+    parts = [_header(record), *(measurement_text(m) for m in record.measurements), _last_line(record)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(record: RunRecord) -> str:
+    lines = [f"{content.title(record)}   run {record.run_id}"]
+    told = {content.label(m) for m in record.measurements}
+    lines += [_hanging(f"  {name:<11}", text) for name, text in content.facts(record) if name not in told]
+    return "\n".join(lines)
+
+
+def _last_line(record: RunRecord) -> str:
+    return _hanging(f"{record.verdict.value}   ", content.verdict_sentence(record))
+
+
+def measurement_text(measurement: Measurement) -> str:
+    """One measurement: how it was loaded, its numbers with intervals, its errors, and what to doubt."""
+    blocks = [
+        textwrap.fill(content.load_text(measurement), WIDTH - 2),
+        _number_table(measurement),
+        _lines(_latency_table(measurement), _absent(measurement)),
+        _lines(_error_text(measurement), _check_text(measurement)),
+    ]
+    heading = f"{content.label(measurement)}   {measurement.verdict.value}"
+    return _lines(heading, _indented("\n\n".join(block for block in blocks if block)))
+
+
+def _number_table(measurement: Measurement) -> str:
+    """Every metric that is no latency percentile."""
+    rows = [
+        (content.metric_words(m), value_text(m), m.unit, interval_text(m), f"{m.n:,}" if m.n else "")
+        for m in measurement.metrics
+        if content.percentile_label(m.name) is None
+    ]
+    return _table(
+        ("", "value", "unit", "95 % interval", "samples"), rows, ("left", "right", "left", "left", "right")
+    )
+
+
+def _latency_table(measurement: Measurement) -> str:
+    """A row per latency, a column per percentile, and the interval of p99 or the highest that has one."""
+    columns = content.percentiles([measurement])
+    found = [(content.percentile_label(m.name), m) for m in measurement.metrics]
+    kinds = dict.fromkeys((name[0], m.unit) for name, m in found if name is not None)
+    rows = []
+    for base, unit in kinds:
+        metrics = [content.latency(measurement, base, column) for column in columns]
+        rows.append(
+            (base, *(value_text(m) if m else "" for m in metrics), unit, *_best_interval(columns, metrics))
+        )
+    aligned = ("left", *("right" for _ in columns), "left", "left")
+    return _table(("", *columns, "unit", "95 % interval"), rows, aligned)
+
+
+def _best_interval(columns: Sequence[str], metrics: Sequence[Metric | None]) -> tuple[str]:
+    known = [(c, m) for c, m in zip(columns, metrics, strict=True) if interval_text(m)]
+    trusted = [pair for pair in known if pair[0] == "p99"] or known[-1:]
+    return (f"{trusted[0][0]} {interval_text(trusted[0][1])}",) if trusted else ("",)
+
+
+def _absent(measurement: Measurement) -> str:
+    """Why a number is missing, each reason once."""
+    reasons: dict[str, list[str]] = {}
+    for metric in measurement.metrics:
+        if content.why_absent(metric):
+            reasons.setdefault(metric.note, []).append(content.metric_words(metric))
+    return "\n".join(f"- {', '.join(names)}: {reason}" for reason, names in reasons.items())
+
+
+def _error_text(measurement: Measurement) -> str:
+    failed = content.failures(measurement)
+    if not failed:
+        return ""
+    total = sum(measurement.outcomes.values())
+    kinds = ", ".join(f"{name} {count:,}" for name, count in failed.items())
+    lines = [f"errors   {sum(failed.values()):,} of {total:,} operations: {kinds}"]
+    lines += [_hanging(f"  {count:>7,} x  ", text) for count, text in content.error_texts(measurement)]
+    return "\n".join(lines)
+
+
+def _check_text(measurement: Measurement) -> str:
+    """Checks that failed, each with its advice, and how many held."""
+    held = [check.code for check in measurement.checks if check.verdict is Verdict.VALID]
+    failed = [check for check in measurement.checks if check.verdict is not Verdict.VALID]
+    lines = [_finding(check) for check in failed]
+    if held:
+        lines.append(_hanging(f"{'VALID':<9}", ", ".join(held).lower().replace("_", " ")))
+    return "\n".join(lines)
+
+
+def _finding(check: Check) -> str:
+    advice = f"; {check.advice}" if check.advice else ""
+    return _hanging(f"{check.verdict.value:<9}", f"{check.message}{advice}")
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], aligned: Sequence[str]) -> str:
+    if not rows:
+        return ""
+    kept = [i for i in range(len(headers)) if i == 0 or any(row[i] for row in rows)]
+    return str(
+        tabulate(
+            [[row[i] for i in kept] for row in rows],
+            headers=[headers[i] for i in kept],
+            tablefmt="plain",
+            disable_numparse=True,
+            colalign=[aligned[i] for i in kept],
+        )
+    )
+
+
+def _hanging(start: str, text: str) -> str:
+    """`start` and then `text`, wrapped under itself."""
+    return textwrap.fill(
+        text or "-", WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False
+    )
+
+
+def _lines(*parts: str) -> str:
+    return "\n".join(part for part in parts if part)
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(text, "  ")

@@ -1,0 +1,112 @@
+"""Taking secrets out of text before it leaves the machine: known values, and what looks like one."""
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from aifbench.errors import ResultError
+
+MASK = b"***"
+MIN_SECRET_CHARS = 4  # shorter values would mask ordinary words
+
+_KEY = rb"(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|credentials?)"
+_IS = rb"""\\?["']?\s*[=:]\s*\\?"""
+_PRIVATE_KEY = rb"-----%s [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----"
+_KEY_BEGIN = re.compile(_PRIVATE_KEY % b"BEGIN")
+_KEY_END = re.compile(_PRIVATE_KEY % b"END")
+_KEY_ON_ONE_LINE = re.compile(_KEY_BEGIN.pattern + b".*?" + _KEY_END.pattern)
+
+# Group 1 is kept, the rest is the secret. Repeats before a fixed word are bounded, because files
+# written on one long line would otherwise take quadratic time.
+_PATTERNS = tuple(
+    re.compile(source, re.IGNORECASE)
+    for source in (
+        # Authorization: Bearer xxx, "authorization": "Basic xxx", X-Auth-Token: xxx
+        rb"""((?:authorization|x-[a-z-]{0,40}token)["']?\s*[:=]\s*["']?(?:[a-z]+\s+)?)[^\s"',;]+""",
+        rb"""(\b(?:bearer|basic)\s+)[a-z0-9._~+/=-]{8,}""",
+        # password=xxx, "hf_token": "xxx", PGPASSWORD: 'xxx', --api-key xxx
+        rb"""(%s%s)"(?:[^"\\\n]|\\.)+"?""" % (_KEY, _IS),
+        rb"""(%s%s)'[^'\n]+'?""" % (_KEY, _IS),
+        rb"""(%s%s)(?!(?:null|true|false|none)\b)[^\s"',;&}\]\\]+""" % (_KEY, _IS),
+        rb"""(--[a-z-]{0,40}%s\s+)(?:"[^"\n]+"|'[^'\n]+'|[^\s"'-]\S*)""" % _KEY,
+        # scheme://user:password@host
+        rb"""([a-z][a-z0-9+.-]{0,20}://[^\s/:@"']{0,80}:)[^\s/@"']+(?=@)""",
+        rb"""()\b(?:hf|ghp|gho|ghs|glpat|github_pat)[_-][a-z0-9_-]{8,}""",
+        rb"""()\bsk-[a-z0-9_-]{16,}""",
+        rb"""()\b(?:AKIA|ASIA)[a-z0-9]{12,}""",
+        rb"""()\beyJ[a-z0-9_-]{8,}\.[a-z0-9_-]{8,}\.[a-z0-9_-]*""",  # JSON web token
+    )
+)
+
+
+def secret_values(secrets: Iterable[Path | str]) -> list[bytes]:
+    """The values to hide, longest first, also as base64, percent-encoded and JSON-escaped.
+
+    A path is read; one that no longer exists has nothing to tell. Raises ResultError for a file that
+    exists and cannot be read, because its value could not be masked.
+    """
+    found: set[str] = set()
+    for secret in secrets:
+        text = _read(secret) if isinstance(secret, Path) else secret
+        found.update(line.strip() for line in text.splitlines())
+    forms = {form for value in found if len(value) >= MIN_SECRET_CHARS for form in _forms(value)}
+    return sorted((form.encode() for form in forms), key=len, reverse=True)
+
+
+def mask_lines(
+    lines: Iterable[bytes], secrets: Sequence[bytes] = (), *, is_script: bool = False
+) -> Iterator[bytes]:
+    """`lines` without secrets; a private key over several lines is replaced as a whole.
+
+    In a script `token=$NAME` stays, because it names a variable and tells nothing.
+    """
+    inside_key = False
+    for line in lines:
+        if inside_key:
+            inside_key = not _KEY_END.search(line)
+            continue
+        masked = _KEY_ON_ONE_LINE.sub(MASK, line)
+        begin = _KEY_BEGIN.search(masked)
+        if begin:
+            inside_key = True
+            masked = masked[: begin.start()] + MASK + b"\n"
+        yield _mask(masked, secrets, is_script)
+
+
+def _mask(line: bytes, secrets: Sequence[bytes], is_script: bool) -> bytes:
+    for secret in secrets:
+        line = line.replace(secret, MASK)
+    replacement = partial(_keep_name, is_script=is_script)
+    for pattern in _PATTERNS:
+        line = pattern.sub(replacement, line)
+    return line
+
+
+def _keep_name(match: re.Match[bytes], is_script: bool) -> bytes:
+    """The mask in the place of the value alone, in quotes where JSON needs them."""
+    name = match[1]
+    value = match[0][len(name) :]
+    if is_script and value.lstrip(b"\"'").startswith(b"$"):
+        return match[0]
+    quote_mark = value[:1] if value[:1] in (b'"', b"'") else b""
+    if re.search(rb'"\s*:\s*$', name):
+        quote_mark = b'"'
+    return name + quote_mark + MASK + quote_mark
+
+
+def _forms(value: str) -> set[str]:
+    encoded = base64.b64encode(value.encode()).decode()
+    return {value, quote(value, safe=""), json.dumps(value)[1:-1], encoded}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise ResultError(f"cannot read the secret to be masked, {path}") from error

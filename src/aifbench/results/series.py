@@ -1,0 +1,92 @@
+"""Curves for figures: what happened second by second, and how latencies are distributed."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from aifbench.load.samples import Int64, Samples
+from aifbench.results.window import Bools, Latencies, Times
+from aifbench.stats.intervals import highest_quantile, minimum_n, quantile_rank
+
+MAX_POINTS = 600
+_CURVE_POINTS = 60
+
+Column = list[float | None]
+
+
+def step_of(duration_s: float) -> float:
+    """Width of a row: 0.1 s below ten seconds, else whole seconds that give at most 600 rows."""
+    return 0.1 if duration_s < 10 else float(math.ceil(duration_s / MAX_POINTS))
+
+
+def time_series(samples: Samples, times: Times) -> tuple[dict[str, Column], float]:
+    """Columns over the whole phase, warm-up and drain included, and the seconds that one row covers.
+
+    `rate` counts successes and `errors` the others, in the row of their end; `in_flight` is the number sent
+    and not finished at the row's end; `p50_ms`, `p99_ms` and `max_ms` are those of the operations intended in
+    the row, None where they are too few. An incomplete last row is left out.
+    """
+    if not len(samples):
+        return {}, 1.0
+    end_s = max(int(samples.sent_ns.max()), int(samples.finished_ns.max())) / 1e9
+    step_s = step_of(end_s)
+    rows = max(1, math.floor(end_s / step_s + 1e-9))
+    step_ns = step_s * 1e9
+    row = np.clip(times.finished_ns / step_ns, 0, rows - 1).astype(np.int64)
+    inside = times.finished_ns <= rows * step_ns
+    good = np.bincount(row[samples.ok & inside], minlength=rows)
+    bad = np.bincount(row[~samples.ok], minlength=rows)
+    edges = (np.arange(1, rows + 1) * step_ns).astype(np.int64)
+    columns: dict[str, Column] = {
+        "rate": (good / step_s).round(3).tolist(),
+        "errors": bad.tolist(),
+        "in_flight": _in_flight(samples.sent_ns, times.finished_ns, edges).tolist(),
+    }
+    return columns | _latency_columns(samples.intended_ns, times.latency_ns, times.has_latency, edges), step_s
+
+
+def _in_flight(sent_ns: Int64, finished_ns: Int64, edges_ns: Int64) -> Int64:
+    was_sent = sent_ns >= 0
+    sent = np.searchsorted(np.sort(sent_ns[was_sent]), edges_ns, side="right")
+    finished = np.searchsorted(np.sort(finished_ns[was_sent]), edges_ns, side="right")
+    return sent - finished
+
+
+def _latency_columns(
+    intended_ns: Int64, latency_ns: Int64, chosen: Bools, edges_ns: Int64
+) -> dict[str, Column]:
+    latency_ns = latency_ns[chosen]
+    places = np.searchsorted(intended_ns[chosen], edges_ns)
+    parts = [np.sort(part) for part in np.split(latency_ns, places)[:-1]]
+    looks: dict[str, Callable[[Int64], float | None]] = {
+        "p50_ms": lambda part: _quantile_ms(part, 0.5),
+        "p99_ms": lambda part: _quantile_ms(part, 0.99),
+        "max_ms": lambda part: _ms(part[-1]) if len(part) else None,
+    }
+    return {name: [look(part) for part in parts] for name, look in looks.items()}
+
+
+def _quantile_ms(ordered: Int64, q: float) -> float | None:
+    n = len(ordered)
+    return _ms(ordered[quantile_rank(n, q) - 1]) if n >= minimum_n(q) else None
+
+
+def _ms(value_ns: Any) -> float:
+    return round(float(value_ns) / 1e6, 6)
+
+
+def quantile_curve(latencies: Latencies) -> dict[str, float]:
+    """Quantile (as text) to milliseconds, evenly along log(1 - q), up to the last reliable one.
+
+    It ends where the operations without an answer begin.
+    """
+    n = len(latencies)
+    if n < minimum_n(0.5):
+        return {}
+    last = min(highest_quantile(n), latencies.answered / n)
+    spaced = 1 - np.geomspace(1, max(1 - last, 0.1 / n), _CURVE_POINTS)
+    wanted = {round(float(q), 7) for q in spaced} | {q for q in (0.5, 0.9, 0.99, 0.999) if q <= last}
+    places = {q: quantile_rank(n, q) - 1 for q in sorted(wanted)}
+    return {f"{q:.7g}": _ms(latencies.ordered_ns[at]) for q, at in places.items() if at < latencies.answered}

@@ -1,0 +1,359 @@
+"""SlurmServer: one deployable service and its life cycle, start to stop, written once for all.
+
+A subclass says which batch script it is, its options, how to tell that it answers, and its benchmarks.
+"""
+
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from aifbench.cluster.announce import Announcement, read_announcement
+from aifbench.cluster.endpoint import Endpoint
+from aifbench.cluster.jobs import JobInfo, JobState
+from aifbench.cluster.tracker import REST_AGE_S
+from aifbench.errors import (
+    NotReady,
+    SchedulerUnavailable,
+    ServiceDied,
+    ServiceError,
+    UsageError,
+)
+from aifbench.options import Option, resolve_options
+from aifbench.servers import log
+from aifbench.servers.benchmark import Benchmark, BenchmarkContext
+from aifbench.servers.deployment import (
+    SCRIPT_COPY,
+    SECRET_FILE,
+    Deployment,
+    data_dir,
+    dry_run_text,
+    plan_deployment,
+)
+from aifbench.servers.instance import Instance, write_secret
+from aifbench.servers.options import START_OPTIONS
+from aifbench.servers.site import Site
+from aifbench.servers.status import ServiceStatus, Stage
+
+# While somebody waits for a service: how often it is probed, and how often the scheduler is asked.
+PROBE_INTERVAL_S = 0.2
+WAITING_AGE_S = 2.0
+
+STOP_TIMEOUT_S = 60.0
+_DIAGNOSIS_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One attempt to use a service. `detail` says why it is not ready, or how far it has come."""
+
+    is_ready: bool
+    version: str = ""
+    detail: str = ""
+
+
+class SlurmServer(ABC):
+    """A service deployed as one job. Cheap to make from a stored Instance; holds no connection."""
+
+    kind: ClassVar[str]
+    description: ClassVar[str]
+    script: ClassVar[str]
+    options: ClassVar[tuple[Option, ...]] = ()
+    benches: ClassVar[tuple[str, ...]] = ()
+    bench_options: ClassVar[tuple[Option, ...]] = ()
+    has_secret: ClassVar[bool] = True
+    max_nodes: ClassVar[int] = 1
+
+    def __init__(self, site: Site, instance: Instance) -> None:
+        self._site = site
+        self.instance = instance
+
+    @property
+    def name(self) -> str:
+        return self.instance.name
+
+    @property
+    def directory(self) -> Path:
+        return self._site.instances.path(self.instance)
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / f"job-{self.instance.job_id}.log"
+
+    @property
+    def script_path(self) -> Path:
+        """The batch script as it was submitted."""
+        return self.directory / SCRIPT_COPY
+
+    @property
+    def secret_path(self) -> Path:
+        return self.directory / SECRET_FILE
+
+    @abstractmethod
+    def probe(self, endpoint: Endpoint) -> Probe:
+        """Use the service once, within about two seconds. Never raises for a service that is not ready."""
+
+    @abstractmethod
+    def benchmark(self, bench: str, options: Mapping[str, Any], context: BenchmarkContext) -> Benchmark:
+        """The benchmark `bench` (one of `benches`) with resolved options."""
+
+    @classmethod
+    def environment(cls, options: Mapping[str, Any]) -> dict[str, str]:
+        """The service's own variables for its batch script, from resolved options."""
+        del options
+        return {}
+
+    @classmethod
+    def plan(cls, site: Site, given: Mapping[str, Any]) -> Deployment:
+        """What `start` would submit. Raises UsageError and ConfigError; changes nothing."""
+        options = resolve_options((*START_OPTIONS, *cls.options), given)
+        return plan_deployment(
+            site,
+            cls.kind,
+            cls.script,
+            options,
+            cls.environment(options),
+            has_secret=cls.has_secret,
+            max_nodes=cls.max_nodes,
+        )
+
+    @classmethod
+    def dry_run(cls, site: Site, given: Mapping[str, Any]) -> str:
+        return dry_run_text(site, cls.plan(site, given))
+
+    @classmethod
+    def start(cls, site: Site, given: Mapping[str, Any]) -> Self:
+        """Submit the job and return at once. Raises SubmitError with the scheduler's own words."""
+        deployment = cls.plan(site, given)
+        instance, spec = deployment.instance, deployment.spec
+        with site.instances.lock():
+            _refuse_taken_name(site, instance)
+            directory = site.instances.make_directory(instance)
+            if cls.has_secret:
+                write_secret(directory / SECRET_FILE)
+            shutil.copyfile(spec.script, directory / SCRIPT_COPY)
+            instance = replace(instance, command=tuple(site.scheduler.command_line(spec)))
+            site.instances.write(instance)
+        try:
+            job_id = site.scheduler.submit(spec)
+        except SchedulerUnavailable:
+            raise  # the job may exist: it is looked for by name at the next status
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        server = cls(site, replace(instance, job_id=job_id))
+        site.instances.write(server.instance)
+        return server
+
+    def observe(self, job: JobInfo) -> ServiceStatus:
+        """The service's status given its job's: reads the log, probes the endpoint, remembers what is new."""
+        if job.state.is_final:
+            return self._ended(job)
+        announced = self.announcement(job)
+        if announced is None:
+            return self._silent_status(job)
+        endpoint = self._endpoint(announced)
+        probe = self.probe(endpoint)
+        if probe.is_ready:
+            self._remember_ready(announced, endpoint, probe)
+            return self._status(job, Stage.READY, endpoint, _ready_detail(announced, job))
+        was_ready = self.instance.ready_restarts == announced.restarts
+        stage = Stage.SILENT if was_ready else Stage.STARTING
+        advice = f"`logs {self.name}` shows what it says" if was_ready else ""
+        return self._status(job, stage, endpoint, probe.detail, advice)
+
+    def status(self, *, max_age_s: float = REST_AGE_S) -> ServiceStatus:
+        """What `observe` says of the job as the scheduler knows it, at most `max_age_s` old."""
+        self.adopt()
+        if not self.instance.job_id:
+            return self._status(JobInfo("", JobState.UNKNOWN), Stage.UNKNOWN, detail="submission under way")
+        return self.observe(self._site.tracker.info(self.instance.job_id, max_age_s=max_age_s))
+
+    def adopt(self) -> None:
+        """Find the job of a submission whose answer was never seen, by its unique name."""
+        if self.instance.job_id or not self.instance.is_open:
+            return
+        found = self._site.scheduler.find(self.instance.job_name)
+        if found:
+            self._update(job_id=found[0].job_id)
+        elif self._site.clock.wall_s() - self.instance.submitted_wall_s > STOP_TIMEOUT_S:
+            self._update(seen_end="never submitted")
+
+    def check(
+        self, *, wait_s: float = 0.0, progress: Callable[[ServiceStatus], None] = lambda _: None
+    ) -> ServiceStatus:
+        """The status now, or READY within `wait_s`.
+
+        With a wait, raises NotReady when the time is over or the job will never start, and ServiceDied as
+        soon as the job has ended.
+        """
+        deadline_s = self._site.clock.monotonic_s() + wait_s
+        while True:
+            status = self.status(max_age_s=WAITING_AGE_S)
+            progress(status)
+            if status.stage is Stage.READY or not wait_s:
+                return status
+            if not status.is_alive:
+                raise ServiceDied(f"{self.name}: {status.detail}{self._last_words()}", hint=status.advice)
+            if status.stage is Stage.QUEUED and status.advice:
+                raise NotReady(f"{self.name} will not start: {status.detail}", hint=status.advice)
+            if self._site.clock.monotonic_s() >= deadline_s:
+                raise NotReady(
+                    f"{self.name} is not ready after {wait_s:g} s"
+                    f": {status.stage.value} {status.detail}".rstrip(),
+                    hint=f"`check {self.name} --wait 600` waits on, `logs {self.name}` shows what it says",
+                )
+            self._site.clock.sleep(PROBE_INTERVAL_S)
+
+    def ready_endpoint(self) -> Endpoint:
+        """Where the service answers now. Raises NotReady or ServiceDied, saying why."""
+        status = self.status(max_age_s=WAITING_AGE_S)
+        if not status.is_alive:
+            raise ServiceDied(
+                f"{self.name}: {status.detail}", hint=f"`start {self.instance.kind}` starts a new one"
+            )
+        if status.stage is not Stage.READY or status.endpoint is None:
+            raise NotReady(
+                f"{self.name} is {status.stage.value} {status.detail}".rstrip(),
+                hint=f"`check {self.name} --wait 600` waits for it",
+            )
+        return status.endpoint
+
+    def log_lines(self, lines: int) -> list[str]:
+        return log.tail(self.log_path, lines)
+
+    def follow_log(self) -> Iterator[str]:
+        """Lines as they come, from the log's beginning, until the job has ended."""
+
+        def is_over() -> bool:
+            return self._site.tracker.info(self.instance.job_id).state.is_final
+
+        return log.follow(self.log_path, is_over, lambda: self._site.clock.sleep(PROBE_INTERVAL_S))
+
+    def stop(self) -> ServiceStatus:
+        """Cancel the job and wait for its end. Raises ServiceError when it does not end."""
+        self._update(stopped=True)
+        self.adopt()
+        job_id = self.instance.job_id
+        if not job_id:
+            self._update(seen_end="never submitted")
+            return self._status(JobInfo("", JobState.CANCELLED), Stage.ENDED, detail="never submitted")
+        self._site.scheduler.cancel([job_id])
+        deadline_s = self._site.clock.monotonic_s() + STOP_TIMEOUT_S
+        while True:
+            job = self._site.tracker.info(job_id, max_age_s=0.5)
+            if job.state.is_final:
+                return self._ended(job)
+            if self._site.clock.monotonic_s() >= deadline_s:
+                raise ServiceError(
+                    f"job {job_id} of {self.name} is {job.state.value} after {STOP_TIMEOUT_S:g} s",
+                    hint=f"`stop {self.name}` tries again, `status` shows it",
+                )
+            self._site.clock.sleep(PROBE_INTERVAL_S)
+
+    def announcement(self, job: JobInfo) -> Announcement | None:
+        """What the job's present incarnation has announced; an earlier one's is not believed."""
+        announced = read_announcement(self.log_path, self.instance.job_id)
+        return announced if announced is not None and announced.restarts >= job.restarts else None
+
+    def describe(self) -> dict[str, Any]:
+        """What a run's record keeps of this service. Holds no secret."""
+        return {
+            "kind": self.instance.kind,
+            "name": self.instance.name,
+            "version": self.instance.version,
+            "endpoint": {key: value for key, value in self.instance.endpoint.items() if key != "secret_file"},
+            "authentication": "token" if self.instance.endpoint.get("secret_file") else "none",
+            "options": dict(self.instance.options),
+            "job_id": self.instance.job_id,
+            "job_name": self.instance.job_name,
+            "scheduler": self.instance.scheduler,
+            "command": list(self.instance.command),
+            "script_sha256": self.instance.script_sha256,
+            "submitted_utc": self.instance.submitted_utc,
+            "ready_after_s": self.instance.ready_after_s,
+        }
+
+    def _endpoint(self, announced: Announcement) -> Endpoint:
+        return Endpoint(
+            host=announced.host,
+            port=announced.port,
+            ports=announced.ports,
+            secret_file=self.secret_path if announced.auth == "token" else None,
+        )
+
+    def _silent_status(self, job: JobInfo) -> ServiceStatus:
+        problem = self._site.tracker.problem
+        if job.state is JobState.UNKNOWN:
+            return self._status(job, Stage.UNKNOWN, detail=problem or "the scheduler does not know the job")
+        if job.state.is_waiting:
+            return self._status(job, Stage.QUEUED, detail=job.reason, advice=job.advice)
+        return self._status(job, Stage.STARTING, detail="no announcement in its log yet", advice=job.advice)
+
+    def _ended(self, job: JobInfo) -> ServiceStatus:
+        if self.instance.is_open:
+            self._update(seen_end=job.state.value)
+            shutil.rmtree(data_dir(self._site, self.instance), ignore_errors=True)
+        by_user = self.instance.stopped or job.state is JobState.COMPLETED
+        code = f", exit code {job.exit_code}" if job.exit_code else ""
+        detail = f"job {job.job_id} ended: {job.state.value}{code}"
+        advice = job.advice or f"`logs {self.name}` shows its last words"
+        return self._status(
+            job, Stage.ENDED if by_user else Stage.FAILED, detail=detail, advice="" if by_user else advice
+        )
+
+    def _last_words(self) -> str:
+        lines = [line for line in self.log_lines(50) if line.strip()][-_DIAGNOSIS_LINES:]
+        return "".join(f"\n  | {line}" for line in lines) + ("\n" if lines else "")
+
+    def _status(
+        self,
+        job: JobInfo,
+        stage: Stage,
+        endpoint: Endpoint | None = None,
+        detail: str = "",
+        advice: str = "",
+    ) -> ServiceStatus:
+        return ServiceStatus(
+            name=self.name,
+            kind=self.instance.kind,
+            stage=stage,
+            job=job,
+            endpoint=endpoint,
+            detail=detail,
+            advice=advice,
+            ready_after_s=self.instance.ready_after_s,
+        )
+
+    def _remember_ready(self, announced: Announcement, endpoint: Endpoint, probe: Probe) -> None:
+        if self.instance.ready_restarts == announced.restarts:
+            return
+        self._update(
+            ready_after_s=self._site.clock.wall_s() - self.instance.submitted_wall_s,
+            ready_restarts=announced.restarts,
+            endpoint=endpoint.to_json(),
+            version=announced.version or probe.version,
+        )
+
+    def _update(self, **changes: Any) -> None:
+        self.instance = replace(self.instance, **changes)
+        self._site.instances.write(self.instance)
+
+
+def _ready_detail(announced: Announcement, job: JobInfo) -> str:
+    parts = [announced.version]
+    if announced.auth == "none":
+        parts.append("no authentication")
+    if job.state is JobState.UNKNOWN:
+        parts.append("scheduler cannot tell")
+    return ", ".join(part for part in parts if part)
+
+
+def _refuse_taken_name(site: Site, instance: Instance) -> None:
+    if any(other.name == instance.name for other in site.instances.open_instances()):
+        raise UsageError(
+            f"a service named {instance.name!r} exists already",
+            hint=f"`start {instance.kind} --name other` starts one more, `status` shows them",
+        )

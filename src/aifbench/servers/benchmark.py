@@ -1,0 +1,56 @@
+"""What a service's benchmark is to the frame: phases of load, made one after another."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aifbench.cluster.endpoint import Endpoint
+from aifbench.load.plan import PhasePlan
+from aifbench.load.progress import Progress
+from aifbench.results.record import Check
+
+if TYPE_CHECKING:
+    from aifbench.load.fleet import PhaseOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkContext:
+    """What a benchmark may use. `data_dir` is shared by all runs and visible to all workers."""
+
+    endpoint: Endpoint
+    data_dir: Path
+    run_tag: str
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase; `parameters` are kept with its measurements.
+
+    `verify` looks at the service once the phase is over and adds checks to streams, by stream name. A
+    phase that is not `is_measured` only prepares the next one: its numbers are not kept, its failure
+    ends the run.
+    """
+
+    plan: PhasePlan
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    verify: "Callable[[PhaseOutcome], Mapping[str, Sequence[Check]]]" = lambda _: {}
+    is_measured: bool = True
+
+
+class Benchmark(Protocol):
+    """Phases are made lazily: what one needs (data, a collection) is prepared when it is asked for."""
+
+    @property
+    def workers(self) -> int:
+        """Load workers that the largest phase needs."""
+
+    def phases(self) -> Iterator[Phase]:
+        """The phases in order. Raises WorkloadError."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the record should keep of data and settings; complete after the last phase."""
+
+    def close(self) -> None:
+        """Remove what it made on the service. Called once, also after a failure; must not raise."""

@@ -1,0 +1,131 @@
+"""Deployed instances on disk: one directory per job, found again by any later shell.
+
+services/<job name>/service.json   what was asked and what is known (below)
+services/<job name>/job-<id>.log   the job's output
+services/<job name>/script.sh      the batch script as submitted
+services/<job name>/secret         the service's secret, readable by its owner only
+"""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aifbench.errors import ConfigError
+
+_STATE_FILE = "service.json"
+_SCHEMA = "aifbench.service/1"
+_SPACE_HINT = "free some space, or set AIFBENCH_RESULTS to a directory you can write to"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One deployment. `job_id` is empty between reservation and submission.
+
+    `endpoint` is the last address that answered, for the restart count `ready_restarts`; `stopped` says that
+    a user asked for the end, `seen_end` that the end was noticed (its job need not be asked for again).
+    """
+
+    kind: str
+    name: str
+    job_name: str
+    options: Mapping[str, Any]
+    submitted_utc: str
+    submitted_wall_s: float
+    job_id: str = ""
+    scheduler: str = ""
+    command: tuple[str, ...] = ()
+    script_sha256: str = ""
+    ready_after_s: float | None = None
+    ready_restarts: int = -1
+    endpoint: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+    stopped: bool = False
+    seen_end: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Its end has not been seen yet."""
+        return not self.seen_end
+
+
+class InstanceStore:
+    """All instances below `directory`, whoever started them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def path(self, instance: Instance) -> Path:
+        return self._directory / instance.job_name
+
+    def all(self) -> list[Instance]:
+        """Every readable instance, oldest first. Foreign or torn files are left alone."""
+        found = []
+        for path in self._directory.glob(f"*/{_STATE_FILE}"):
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                found.append(_load(path))
+        return sorted(found, key=lambda instance: instance.submitted_wall_s)
+
+    def open_instances(self) -> list[Instance]:
+        return [instance for instance in self.all() if instance.is_open]
+
+    def write(self, instance: Instance) -> None:
+        """Store; a reader sees the old or the new state. Raises ConfigError when it cannot be written."""
+        target = self.path(instance) / _STATE_FILE
+        partial = target.with_name(f".{_STATE_FILE}.{os.getpid()}.{secrets.token_hex(2)}")
+        data = {"schema": _SCHEMA, **asdict(instance)}
+        try:
+            partial.write_text(json.dumps(data, default=str), encoding="utf-8")
+            partial.replace(target)
+        except OSError as error:
+            raise ConfigError(f"cannot write {target}: {error.strerror}", hint=_SPACE_HINT) from error
+
+    def make_directory(self, instance: Instance) -> Path:
+        path = self.path(instance)
+        try:
+            path.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"cannot make {path}: {error.strerror}", hint=_SPACE_HINT) from error
+        return path
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps two shells from taking one name at once, where the file system has locks."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            file = (self._directory / ".lock").open("w")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write in {self._directory}: {error.strerror}", hint=_SPACE_HINT
+            ) from error
+        with file:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def new_job_name(kind: str, name: str) -> str:
+    """Unique, so that a job can be found in the queue even when its id was never seen."""
+    word = kind if name == kind else f"{kind}-{name}"
+    return f"aifb-{re.sub(r'[^a-z0-9_-]', '-', word)}-{secrets.token_hex(3)}"
+
+
+def _load(path: Path) -> Instance:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.pop("schema") != _SCHEMA:
+        raise ValueError("another schema")
+    data["command"] = tuple(data["command"])
+    return Instance(**data)
+
+
+def write_secret(path: Path) -> None:
+    """A new random secret, readable by its owner alone from the first moment on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")

@@ -1,0 +1,255 @@
+"""BenchRun: one benchmark from its first phase to its stored record, kept whatever happens on the way."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aifbench.clock import utc_text
+from aifbench.cluster.jobs import JobSpec
+from aifbench.errors import BenchError, ConfigError, ServiceDied, UsageError
+from aifbench.load.arrivals import Closed, from_json
+from aifbench.load.fleet import Fleet, JobLauncher, Launcher, LocalLauncher, PhaseOutcome
+from aifbench.load.plan import StreamPlan
+from aifbench.load.progress import Progress
+from aifbench.options import resolve_options
+from aifbench.results.provenance import collect
+from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
+from aifbench.results.summary import StreamFacts, summarise
+from aifbench.servers.base import SlurmServer
+from aifbench.servers.benchmark import BenchmarkContext, Phase
+from aifbench.servers.instance import new_job_name
+from aifbench.servers.options import LOAD_OPTIONS
+from aifbench.servers.site import Site
+
+LOAD_SCRIPT = "bench_load.sh"
+_WATCH_INTERVAL_S = 5.0
+
+
+def resolve_bench(server_class: type[SlurmServer], bench: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The full recipe of a benchmark, defaults filled in. Raises UsageError."""
+    if bench not in server_class.benches:
+        raise UsageError(
+            f"{server_class.kind} has no benchmark {bench!r}",
+            hint=f"valid: {', '.join(server_class.benches)}",
+        )
+    options = resolve_options((*LOAD_OPTIONS, *server_class.bench_options), given)
+    return {"bench": bench, **options}
+
+
+class BenchRun:
+    """Runs one benchmark of one ready service. Use once."""
+
+    def __init__(
+        self, site: Site, server: SlurmServer, recipe: Mapping[str, Any], progress: Progress
+    ) -> None:
+        self._site = site
+        self._server = server
+        self._recipe = recipe
+        self._progress = progress
+        self._record: RunRecord
+        self._watched_s = site.clock.monotonic_s()
+
+    def run(self) -> RunRecord:
+        """The COMPLETE record. Whatever ends it early is raised after what was measured has been stored:
+        KeyboardInterrupt leaves the run INTERRUPTED, a BenchError leaves it FAILED.
+        """
+        endpoint = self._server.ready_endpoint()
+        launcher = self._launcher()
+        config = self._site.config
+        self._record = self._site.runs.create(
+            self._server.describe(), self._recipe, collect(config.project_dir, self._server.script_path)
+        )
+        self._progress.phase("run", self._record.run_id)
+        context = BenchmarkContext(
+            endpoint, config.results_dir / "datasets", self._record.run_id.replace("-", ""), self._progress
+        )
+        try:
+            self._run_phases(launcher, context)
+        except KeyboardInterrupt:
+            self._finish(RunState.INTERRUPTED, "interrupted by the user")
+            raise
+        except BenchError as error:
+            self._finish(RunState.FAILED, str(error))
+            self._progress.note(f"what was measured is kept in run {self._record.run_id}")
+            raise
+        except BaseException as error:
+            self._finish(RunState.FAILED, f"{type(error).__name__}: {error}")
+            raise
+        self._finish(RunState.COMPLETE, "")
+        return self._record
+
+    def _run_phases(self, launcher: Launcher, context: BenchmarkContext) -> None:
+        benchmark = self._server.benchmark(self._recipe["bench"], self._recipe, context)
+        try:
+            with Fleet(self._directory / "phases", launcher, workers=benchmark.workers) as fleet:
+                for phase in benchmark.phases():
+                    self._run_phase(fleet, phase)
+        finally:
+            facts = benchmark.facts()
+            benchmark.close()
+            self._record = replace(self._record, recipe={**self._record.recipe, "facts": facts})
+
+    def _run_phase(self, fleet: Fleet, phase: Phase) -> None:
+        self._progress.phase(phase.plan.name, _describe(phase))
+        outcome = fleet.run(phase.plan, self._progress, watch=self._watch)
+        if phase.is_measured:
+            self._keep(phase, outcome)
+        else:
+            _require_clean(phase, outcome)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        if outcome.problem:
+            raise ServiceDied(f"phase {phase.plan.name} ended early: {outcome.problem}")
+
+    def _keep(self, phase: Phase, outcome: PhaseOutcome) -> None:
+        extra = phase.verify(outcome) if not outcome.problem else {}
+        for stream in phase.plan.streams:
+            measurement = self._measure(phase, stream, outcome)
+            checks = (*measurement.checks, *extra.get(stream.name, ()), *_early_end(outcome))
+            measurements = (*self._record.measurements, replace(measurement, checks=checks))
+            self._record = replace(self._record, measurements=measurements)
+            outcome.discard_raw(stream)
+        self._site.runs.write(self._record)
+
+    def _measure(self, phase: Phase, stream: StreamPlan, outcome: PhaseOutcome) -> Measurement:
+        samples = outcome.samples(stream)
+        path = outcome.directory / f"samples-{stream.name}.npz"
+        samples.save(path)
+        facts = stream_facts(phase, stream, str(path.relative_to(self._directory)), outcome.start_wall_s)
+        return summarise(samples, facts, outcome.reports(stream))
+
+    @property
+    def _directory(self) -> Path:
+        return self._site.runs.path(self._record.run_id)
+
+    def _watch(self) -> str:
+        """Called often while a phase runs: keeps the run alive for other shells, and sees the service die."""
+        now_s = self._site.clock.monotonic_s()
+        if now_s - self._watched_s < _WATCH_INTERVAL_S:
+            return ""
+        self._watched_s = now_s
+        self._site.runs.heartbeat(self._record.run_id)
+        job = self._site.tracker.info(self._server.instance.job_id)
+        if not job.state.is_final:
+            return ""
+        advice = f" ({job.advice})" if job.advice else ""
+        return f"the service's job {job.job_id} ended: {job.state.value}{advice}"
+
+    def _finish(self, state: RunState, error: str) -> None:
+        self._keep_service_files()
+        ended = utc_text(self._site.clock.wall_s())
+        record = replace(self._record, state=state, error=error, ended_utc=ended)
+        self._record = replace(record, files=_hashes(self._directory))
+        self._site.runs.write(self._record)
+
+    def _keep_service_files(self) -> None:
+        target = self._directory / "service"
+        target.mkdir(exist_ok=True)
+        for source, name in ((self._server.log_path, "job.log"), (self._server.script_path, "script.sh")):
+            if source.is_file():
+                shutil.copyfile(source, target / name)
+
+    def _launcher(self) -> Launcher:
+        """Load is made here where that is a compute node or the only node; else by a client job."""
+        nodes = self._recipe["client_nodes"]
+        if self._site.scheduler.kind == "local" or (self._site.inside_allocation and not nodes):
+            if nodes and nodes > 1:
+                raise UsageError(
+                    f"--client-nodes {nodes} needs Slurm", hint="use --workers for more processes here"
+                )
+            return LocalLauncher(self._site.config.python)
+        return JobLauncher(self._site.scheduler, self._client_job, clock=self._site.clock)
+
+    def _client_job(self, root: Path, workers: int) -> JobSpec:
+        config, options = self._site.config, self._server.instance.options
+        script = config.batch_scripts_dir / LOAD_SCRIPT
+        if not script.is_file():
+            raise ConfigError(f"no batch script {script}", hint="restore it, or set AIFBENCH_HOME")
+        nodes = min(self._recipe["client_nodes"] or 1, workers)
+        per_node = -(-workers // nodes)
+        return JobSpec(
+            name=new_job_name("load", self._server.name),
+            script=script,
+            log_path=root / "client-job-%j.log",
+            work_dir=root,
+            environment={
+                "AIFBENCH_HOME": str(config.project_dir),
+                "AIFBENCH_PYTHON": config.python,
+                "AIFBENCH_PLAN": str(root),
+                "AIFBENCH_WORKERS_PER_NODE": str(per_node),
+            },
+            nodes=nodes,
+            tasks_per_node=per_node,
+            time_limit_s=config.time_limit_s,
+            account=options.get("account") or config.account,
+            partition=options.get("partition") or config.partition,
+            qos=options.get("qos") or config.qos,
+            reservation=options.get("reservation") or config.reservation,
+            comment=f"aifbench load for {self._server.name}",
+        )
+
+
+def stream_facts(phase: Phase, stream: StreamPlan, samples_file: str, start_wall_s: float) -> StreamFacts:
+    """What the summary needs to know of a stream besides its samples."""
+    plan = phase.plan
+    arrivals = from_json(stream.arrivals)
+    duration_s = plan.warmup_s + (plan.measure_s or 0.0)
+    return StreamFacts(
+        phase=plan.name,
+        stream=stream.name,
+        arrivals=str(arrivals),
+        open_loop=not isinstance(arrivals, Closed),
+        offered_rate_per_s=arrivals.mean_rate_per_s(duration_s) if plan.measure_s else None,
+        warmup_s=plan.warmup_s,
+        measure_s=plan.measure_s,
+        drain_s=plan.drain_s,
+        timeout_s=plan.timeout_s,
+        items=stream.items,
+        qualities=stream.qualities,
+        via=stream.via,
+        workers=stream.workers,
+        parameters=phase.parameters,
+        samples_file=samples_file,
+        started_utc=utc_text(start_wall_s),
+    )
+
+
+def _describe(phase: Phase) -> str:
+    parts = []
+    for stream in phase.plan.streams:
+        what = f"{stream.name}: " if len(phase.plan.streams) > 1 else ""
+        work = f", {stream.limit:,} operations" if stream.limit else ""
+        parts.append(f"{what}{from_json(stream.arrivals)}{work}")
+    return "; ".join(parts) + ("" if phase.is_measured else " (preparation, not measured)")
+
+
+def _early_end(outcome: PhaseOutcome) -> tuple[Check, ...]:
+    if not outcome.problem:
+        return ()
+    return (Check("ENDED", Verdict.INVALID, f"the phase ended early: {outcome.problem}"),)
+
+
+def _require_clean(phase: Phase, outcome: PhaseOutcome) -> None:
+    """A preparation that went wrong would make everything after it meaningless."""
+    for stream in phase.plan.streams:
+        samples = outcome.samples(stream)
+        failed = int((~samples.ok).sum())
+        errors = [
+            text for report in outcome.reports(stream) for text in (report.failure, *report.errors) if text
+        ]
+        if (failed or errors) and not outcome.problem:
+            what = f": {errors[0]}" if errors else ""
+            raise ServiceDied(f"{failed} of {len(samples)} operations of {phase.plan.name} failed{what}")
+        outcome.discard_raw(stream)
+
+
+def _hashes(directory: Path) -> dict[str, str]:
+    """SHA-256 of every evidence file of the run, by relative path."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.parent != directory
+    }

@@ -1,0 +1,226 @@
+"""Run records as a real session leaves them: seeded, so that every test sees the same numbers."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from aifbench.results.record import Check, Measurement, Metric, RunRecord, RunState, Verdict
+
+RUN_ID = "20261120-131455-chroma-a3f9"
+
+
+def sample_record(**changes: Any) -> RunRecord:
+    """A complete WARN run: ingest, search at 200/s, and search at 100/s while ingesting."""
+    record = RunRecord(
+        run_id=RUN_ID,
+        created_utc="2026-11-20T13:14:55Z",
+        ended_utc="2026-11-20T13:17:21Z",
+        state=RunState.COMPLETE,
+        service={
+            "kind": "chroma", "name": "chroma", "version": "1.5.9", "url": "http://mel0312:41873",
+            "authentication": "token", "job_id": "4711", "nodes": ["mel0312"], "scheduler": "slurm",
+            "options": {"nodes": 1, "time": "1h"},
+        },
+        recipe={
+            "bench": "vectors", "count": 20000, "dimension": 128, "k": 10, "rate": 200.0, "duration_s": 60.0,
+            "clients": 2, "seed": 7, "via": "http",
+        },
+        provenance=_provenance(),
+        measurements=(ingest(), search(), *mixed()),
+        owner={"host": "login02", "pid": 4242, "start_ticks": 99, "boot_id": "b", "pid_namespace": "pid:[1]"},
+        files={"phases/02-search/samples-search.npz": "9f" * 32, "service/script.sh": "1c" * 32},
+    )  # fmt: skip
+    return replace(record, **changes)
+
+
+def ingest() -> Measurement:
+    values, series = _simulate(seed=1, seconds=13, rate=22, median_ms=88, spread=0.25)
+    metrics = (
+        Metric("throughput", 22.31, "1/s", "higher", 21.6, 23.0, 200),
+        Metric("item_rate", 2231.0, "vectors/s", "higher", 2160.0, 2302.0, 28800),
+        Metric("error_share", 0.0, "%", "lower", n=200),
+        *_latencies("service", values),
+        Metric("client_cpu_per_op", 0.41, "ms", "lower", n=200),
+    )
+    checks = (
+        *_passed(cpu=41.0),
+        Check("DURATION", Verdict.WARN, "measured 12.9 s, under 60 s", 12.9, 60.0, "s", "try --count 100k"),
+    )
+    return _measurement("ingest", "ingest", "closed, 2 clients", (0.0, 12.9), metrics, checks, values, series)
+
+
+def search(rate: int = 200, seconds: int = 66) -> Measurement:
+    values, series = _simulate(seed=2, seconds=seconds, rate=rate, median_ms=4.2, spread=0.38, stall_at=41)
+    metrics = (
+        Metric("offered_rate", 200.3, "1/s", n=11988),
+        Metric("throughput", 199.8, "1/s", "higher", 198.1, 201.6, 11976),
+        Metric("recall@10", 0.9868, "", "higher", 0.9859, 0.9877, 11976),
+        Metric("error_share", 0.1001, "%", "lower", n=11988),
+        *_latencies("response", values),
+        *_latencies("service", [value * 0.97 for value in values]),
+        Metric("lag_p99", 0.21, "ms", "lower", 0.2, 0.23, 11988),
+        Metric("client_cpu_per_op", 0.094, "ms", "lower", n=11988),
+    )
+    checks = (
+        *_passed(cpu=9.0),
+        Check("ERRORS", Verdict.WARN, "0.1001 % failed, over 0.1 %", 0.1001, 0.1, "%", "read `logs chroma`"),
+        Check("DURATION", Verdict.VALID, "measured 60 s", 60.0, 60.0, "s"),
+    )
+    return replace(
+        _measurement(
+            "search", "search", "poisson 200/s, seed 7", (5.0, 65.0), metrics, checks, values, series
+        ),
+        outcomes={"OK": 11976, "TIMEOUT": 2, "SERVER_ERROR": 10},
+        errors={
+            'HTTP 500: {"error":"InternalError","message":"<Compaction> in progress"}': 10,
+            "no complete answer within 30 s": 2,
+        },
+        parameters={"k": 10, "lid": 14.2},
+    )
+
+
+def mixed() -> tuple[Measurement, Measurement]:
+    found, found_series = _simulate(seed=3, seconds=36, rate=100, median_ms=7.9, spread=0.55)
+    put, put_series = _simulate(seed=4, seconds=36, rate=18, median_ms=104, spread=0.3)
+    searching = (
+        Metric("offered_rate", 100.0, "1/s", n=3000),
+        Metric("throughput", 99.9, "1/s", "higher", 98.8, 101.0, 2998),
+        Metric("recall@10", 0.9812, "", "higher", 0.979, 0.983, 2998),
+        *_latencies("response", found),
+        Metric("lag_p99", 0.34, "ms", "lower", n=3000),
+    )
+    writing = (
+        Metric("throughput", 17.6, "1/s", "higher", 16.9, 18.3, 540),
+        Metric("item_rate", 1760.0, "vectors/s", "higher", 1690.0, 1830.0, 54000),
+        *_latencies("service", put),
+    )
+    short = Check(
+        "DURATION", Verdict.WARN, "measured 30 s, under 60 s", 30.0, 60.0, "s", "add --duration 60s"
+    )
+    window = (5.0, 35.0)
+    idle, busy = (*_passed(cpu=12.0), short), (*_passed(cpu=38.0), short)
+    return (
+        _measurement(
+            "mixed", "search", "poisson 100/s, seed 8", window, searching, idle, found, found_series
+        ),
+        _measurement("mixed", "ingest", "closed, 2 clients", window, writing, busy, put, put_series),
+    )
+
+
+def empty_record() -> RunRecord:
+    """A run that failed before it measured anything."""
+    return sample_record(
+        state=RunState.FAILED, measurements=(), error="chroma's job 4711 ended: OUT_OF_MEMORY"
+    )
+
+
+def bare_measurement() -> Measurement:
+    """A measurement without a single number, as left by a phase in which no operation succeeded."""
+    nothing = (Metric("throughput", None, "1/s", "higher", note="no operation succeeded"),)
+    failed = (Check("ERRORS", Verdict.INVALID, "all 50 operations failed", 100.0, 1.0, "%", "`logs chroma`"),)
+    outcomes, errors = {"CONNECT": 50}, {"connection refused": 50}
+    return Measurement(
+        "search", "search", "closed, 1 client", "http", 1, (0.0, 10.0), nothing, failed, outcomes, errors
+    )
+
+
+def interrupted_record() -> RunRecord:
+    """A shell killed after the first phase."""
+    error = "process 4242 on login02 ended before the run did"
+    return sample_record(state=RunState.INTERRUPTED, measurements=(ingest(),), error=error, ended_utc="")
+
+
+def _measurement(
+    phase: str, stream: str, arrivals: str, window_s: tuple[float, float], metrics: Sequence[Metric],
+    checks: Sequence[Check], values: Sequence[float], series: dict[str, list[float | None]],
+) -> Measurement:  # fmt: skip
+    return Measurement(
+        phase=phase, stream=stream, arrivals=arrivals, via="http", workers=2, window_s=window_s,
+        metrics=tuple(metrics), checks=tuple(checks), outcomes={"OK": len(values)}, series=series,
+        latency_quantiles=_quantiles(values), samples_file=f"phases/{phase}/samples-{stream}.npz",
+        started_utc="2026-11-20T13:15:02Z",
+    )  # fmt: skip
+
+
+def _passed(cpu: float) -> tuple[Check, ...]:
+    return (
+        Check("LAG", Verdict.VALID, "generator lag p99 is 0.21 ms", 0.21, 1.0, "ms"),
+        Check("RATE", Verdict.VALID, "99.8 % of the offered rate was sent", 99.8, 99.0, "%"),
+        Check("STEADY", Verdict.VALID, "steady after 0.8 s", 1.3, 25.0, "%"),
+        Check("GENERATOR", Verdict.VALID, f"busiest worker used {cpu:.0f} % of a core", cpu, 80.0, "%"),
+    )
+
+
+def _simulate(
+    *, seed: int, seconds: int, rate: int, median_ms: float, spread: float, stall_at: int = -1
+) -> tuple[list[float], dict[str, list[float | None]]]:
+    """Log-normal latencies per second, slower during the first seconds and after a stall."""
+    random_source = random.Random(seed)
+    every: list[float] = []
+    series: dict[str, list[float | None]] = {
+        "rate": [],
+        "p50_ms": [],
+        "p99_ms": [],
+        "errors": [],
+        "in_flight": [],
+    }
+    for second in range(seconds):
+        slow = 1 + 1.6 * math.exp(-second / 1.5) + (5.0 if second == stall_at else 0.0)
+        count = max(1, round(random_source.gauss(rate, math.sqrt(rate) / 2)))
+        values = sorted(median_ms * slow * math.exp(random_source.gauss(0, spread)) for _ in range(count))
+        every += values if second >= 5 or seconds < 20 else []
+        series["rate"].append(count)
+        series["p50_ms"].append(round(values[count // 2], 3))
+        series["p99_ms"].append(round(values[math.ceil(count * 0.99) - 1], 3))
+        series["errors"].append(6 if second in (stall_at, stall_at + 1) and stall_at > 0 else 0)
+        series["in_flight"].append(round(count * sum(values) / count / 1000, 2))
+    return sorted(every), series
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return values[min(len(values) - 1, math.ceil(len(values) * share) - 1)]
+
+
+def _quantiles(values: Sequence[float]) -> dict[str, float]:
+    tails = [10 ** (-step / 12) for step in range(1, 49)]
+    shares = [0.01, 0.05, 0.1, *(round(1 - tail, 6) for tail in tails if tail * len(values) >= 1)]
+    return {f"{share:g}": round(_quantile(values, share), 4) for share in sorted(shares)}
+
+
+def _latencies(kind: str, values: Sequence[float]) -> list[Metric]:
+    n = len(values)
+    metrics = []
+    for label, share, minimum in (
+        ("p50", 0.5, 6),
+        ("p90", 0.9, 36),
+        ("p99", 0.99, 368),
+        ("p99.9", 0.999, 3688),
+    ):
+        if n < minimum:
+            note = f"needs {minimum:,} samples, has {n:,}"
+            metrics.append(Metric(f"{kind}_{label}", None, "ms", "lower", n=n, note=note))
+            continue
+        half = 1.96 * math.sqrt(share * (1 - share) / n)
+        low, value, high = (_quantile(values, min(1.0, s)) for s in (share - half, share, share + half))
+        metrics.append(Metric(f"{kind}_{label}", value, "ms", "lower", low, high, n))
+    return [*metrics, Metric(f"{kind}_max", values[-1], "ms", "lower", n=n)]
+
+
+def _provenance() -> dict[str, Any]:
+    return {
+        "project": {"aifbench": "0.1.0", "git_commit": "221f279c" * 5, "git_dirty": False},
+        "software": {
+            "python": "3.11.7", "os": "Rocky Linux 8.10 (Green Obsidian)", "kernel": "4.18.0-553",
+            "packages": {"numpy": "2.4.6", "cmd2": "4.3.1", "chromadb": "1.5.9"},
+            "packages_sha256": "29a49d91ef58a9972566f4c8c1c1dd75cc23153799d72cb25acf14c163d305bf",
+        },
+        "machine": {
+            "cpu_model": "AMD EPYC 7H12 64-Core Processor", "logical_cpus": 256, "cores": 128, "sockets": 2,
+            "memory_bytes": 540_000_000_000, "numa_nodes": 8, "governor": "performance", "host": "mel0313",
+        },
+        "load": {"load_1min": 0.17, "load_5min": 0.4, "load_15min": 0.24},
+        "time": {"time_zone": "CET (UTC+0100)", "monotonic_resolution_s": 1e-09},
+        "environment": {"SLURM_JOB_ID": "4712", "LOADEDMODULES": "env/release/2024.1:Python/3.12.3"},
+    }  # fmt: skip
