@@ -25,10 +25,10 @@ print("%d.%d.%d %s" % (sys.version_info[:3] + (os.path.realpath(getattr(sys, "_b
     read -r version path < <("$name" -E -c "$probe" 2>/dev/null) || continue
     case $version in
       3.1[1-9].* | 3.[2-9][0-9].*) printf '%s\n' "$path" && return ;;
-      *) found+=", $name is $version" ;;
+      *) found+="${found:+, }$name $version" ;;
     esac
   done
-  _aifbench_say "needs Python 3.11 or newer on PATH${found:-, found none};" \
+  _aifbench_say "needs Python 3.11 or newer; on PATH: ${found:-none};" \
     "install one (as root: apt install python3; without: conda, pyenv or uv)," \
     "or load your cluster's module (MeluXina: source load_modules.sh)"
   return 1

@@ -1,8 +1,10 @@
 """Generated data, exact answers and recall, against plain numpy."""
 
 import json
+import resource
 import tempfile
 import unittest
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +222,27 @@ class Prepared(unittest.TestCase):
         with self.assertRaises(UsageError) as caught:
             self.prepare(k=5, vectors=100, filter=Filter("bucket", 4))
         self.assertIn("only 4 vectors pass", str(caught.exception))
+
+    def test_a_full_or_unusable_disk_is_an_error_and_leaves_nothing(self) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, limits)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        with self.assertRaises(WorkloadError) as caught:
+            self.prepare()
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        self.assertIn(str(self.directory), str(caught.exception))
+        self.assertEqual(list(self.directory.iterdir()), [])
+        file = self.directory / "file"
+        file.touch()
+        with self.assertRaises(WorkloadError):
+            prepare_dataset(DatasetSpec(vectors=10, k=1), file)
+
+    def test_preparing_the_same_set_several_times_at_once(self) -> None:
+        with ThreadPoolExecutor(4) as pool:
+            paths = list(pool.map(lambda _: self.prepare(vectors=3000), range(4)))
+        self.assertEqual(len(set(paths)), 1)
+        self.assertEqual([path.name for path in self.directory.iterdir()], [paths[0].name])
+        self.assertEqual(len(load_dataset(paths[0]).vectors), 3000)
 
     def test_damaged_preparations_are_named(self) -> None:
         path = self.prepare()

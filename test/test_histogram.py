@@ -4,10 +4,9 @@ import io
 import json
 import unittest
 
-from test import fakes  # noqa: F401  (puts src on the path)
-
 import numpy as np
 from hdrh.histogram import HdrHistogram
+from test import fakes  # noqa: F401  (puts src on the path)
 
 from aifbench.errors import ResultError
 from aifbench.stats.histogram import Histogram

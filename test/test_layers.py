@@ -96,6 +96,16 @@ def room(name: str) -> str:
     return first[0] if first and any(PACKAGE.glob(f"{first[0]}*")) else ""
 
 
+class _Docstrings(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        return ast.Pass() if isinstance(node.value, ast.Constant) else node
+
+
+def without_docstrings(source: str) -> str:
+    """The code alone: an example in a docstring may be of a service."""
+    return ast.unparse(_Docstrings().visit(ast.parse(source)))
+
+
 class Layers(unittest.TestCase):
     def test_every_module_has_a_rank(self) -> None:
         self.assertEqual({room(module) for module in imports()} - RANKS.keys() - {""}, set())
@@ -126,10 +136,10 @@ class Layers(unittest.TestCase):
 
     def test_load_statistics_and_reports_name_no_service(self) -> None:
         named = [
-            f"{path.relative_to(PACKAGE)}, line {number}: {line.strip()}"
+            f"{path.relative_to(PACKAGE)}: {line.strip()}"
             for folder in ("load", "stats", "report")
             for path in (PACKAGE / folder).rglob("*.py")
-            for number, line in enumerate(path.read_text().splitlines(), 1)
+            for line in without_docstrings(path.read_text()).splitlines()
             if SERVICE_NAME.search(line)
         ]
         self.assertEqual(named, [])

@@ -21,13 +21,14 @@ OPEN = Seen(
     p50_ms=10.0,
     p99_ms=20.0,
     max_ms=50.0,
+    lag_p50_ms=0.1,
     lag_p99_ms=0.2,
     served_share=1.0,
     steady=True,
     cpu_share=0.4,
 )
-CLOSED = replace(OPEN, open_loop=False, lag_p99_ms=None, served_share=None)
-FIXED = replace(CLOSED, timed=False, duration_s=20.0)
+CLOSED = replace(OPEN, open_loop=False, lag_p50_ms=None, lag_p99_ms=None, served_share=None)
+FIXED = replace(CLOSED, timed=False, stationary=False, duration_s=20.0)
 
 
 def found(seen: Seen, code: str) -> list[Check]:
@@ -53,7 +54,7 @@ class AllIsWellTest(RuleTest):
         for seen, codes in (
             (OPEN, {"NOTHING", "WORKERS", "ERRORS", "RATE", "LAG", "STEADY", "SAMPLES", "DURATION", "CPU"}),
             (CLOSED, {"NOTHING", "WORKERS", "ERRORS", "STEADY", "SAMPLES", "DURATION", "CPU", "OMISSION"}),
-            (FIXED, {"NOTHING", "WORKERS", "ERRORS", "SAMPLES", "DURATION", "CPU"}),
+            (FIXED, {"NOTHING", "WORKERS", "ERRORS", "STEADY", "SAMPLES", "DURATION", "CPU"}),
         ):
             checks = check(seen)
             self.assertEqual({VALID}, {one.verdict for one in checks}, checks)
@@ -78,9 +79,10 @@ class ServiceTest(RuleTest):
 
     def test_steady(self) -> None:
         for share, verdict in ((0.25, VALID), (0.26, WARN)):
-            self.expect(verdict, replace(OPEN, cut_share=share), "STEADY")
+            self.expect(verdict, replace(OPEN, unsteady_share=share), "STEADY")
         self.expect(INVALID, replace(OPEN, steady=False), "STEADY")
-        self.expect(WARN, replace(FIXED, steady=False), "STEADY")
+        for seen in (replace(FIXED, steady=False), replace(FIXED, unsteady_share=0.3)):
+            self.assertIn("this amount of work only", self.expect(WARN, seen, "STEADY").message)
         self.expect(WARN, replace(OPEN, steady=None, latencies=29), "STEADY")
 
     def test_answers(self) -> None:
@@ -113,18 +115,22 @@ class SampleTest(RuleTest):
 
 
 class GeneratorTest(RuleTest):
-    def test_lag_in_milliseconds_and_by_the_median(self) -> None:
-        slow = replace(OPEN, p50_ms=1_000.0)
-        for lag_ms, verdict in ((1.0, VALID), (1.1, WARN), (249, WARN), (251, INVALID)):
+    def test_lag_in_milliseconds_and_by_the_latency_it_is_part_of(self) -> None:
+        slow = replace(OPEN, p50_ms=1_000.0, p99_ms=1_000.0)
+        for lag_ms, verdict in ((1.0, VALID), (1.1, WARN), (499, WARN), (501, INVALID)):
             self.expect(verdict, replace(slow, lag_p99_ms=lag_ms), "LAG")
         for lag_ms, verdict in ((0.5, VALID), (0.51, WARN), (2.5, WARN), (2.51, INVALID)):
-            self.expect(verdict, replace(OPEN, lag_p99_ms=lag_ms), "LAG")
+            self.expect(verdict, replace(OPEN, lag_p50_ms=lag_ms), "LAG")
         self.silent(CLOSED, "LAG")
+
+    def test_a_late_send_in_the_tail_does_not_spoil_the_median(self) -> None:
+        self.expect(WARN, replace(OPEN, lag_p99_ms=9.9), "LAG")
+        self.expect(INVALID, replace(OPEN, lag_p99_ms=10.1), "LAG")
 
     def test_cpu(self) -> None:
         for share, verdict in ((0.85, VALID), (0.86, WARN), (1.1, WARN)):
             self.expect(verdict, replace(OPEN, cpu_share=share), "CPU")
-        late = replace(OPEN, lag_p99_ms=0.6)
+        late = replace(OPEN, lag_p50_ms=0.6)
         for share, verdict in ((0.85, VALID), (0.97, WARN), (0.98, INVALID)):
             self.expect(verdict, replace(late, cpu_share=share), "CPU")
         self.silent(replace(OPEN, cpu_share=None), "CPU")

@@ -1,11 +1,13 @@
 """Vector workloads against a Chroma that speaks the real JSON, and misbehaves when told to."""
 
+import gc
 import importlib.util
 import json
 import socket
 import tempfile
 import threading
 import unittest
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -417,6 +419,14 @@ class Http(WithChroma):
 
 @unittest.skipUnless(importlib.util.find_spec("chromadb"), "chromadb is not installed")
 class Sdk(WithChroma):
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        # The SDK leaves its connections to the garbage collector, also after close().
+        cls.enterClassContext(warnings.catch_warnings())
+        warnings.simplefilter("ignore", ResourceWarning)
+        cls.addClassCleanup(gc.collect)
+
     def test_answers_equal_those_by_http(self) -> None:
         path = self.prepare(filter=Filter("bucket", 30))
         name = self.make(path, filled=False)

@@ -19,13 +19,16 @@ def sample_record(**changes: Any) -> RunRecord:
         ended_utc="2026-11-20T13:17:21Z",
         state=RunState.COMPLETE,
         service={
-            "kind": "chroma", "name": "chroma", "version": "1.5.9", "url": "http://mel0312:41873",
-            "authentication": "token", "job_id": "4711", "nodes": ["mel0312"], "scheduler": "slurm",
-            "options": {"nodes": 1, "time": "1h"},
+            "kind": "chroma", "name": "chroma", "version": "1.5.9", "authentication": "token",
+            "endpoint": {"host": "mel0312", "port": 41873, "scheme": "http", "ports": {}},
+            "options": {"nodes": 1, "time": 3600.0, "partition": "cpu"}, "job_id": "4711",
+            "scheduler": "slurm", "command": ["sbatch", "start_chroma.sh"], "job_name": "c5d1f",
+            "script_sha256": "1c" * 32, "submitted_utc": "2026-11-20T13:13:02Z", "ready_after_s": 21.4,
         },
         recipe={
-            "bench": "vectors", "count": 20000, "dimension": 128, "k": 10, "rate": 200.0, "duration_s": 60.0,
-            "clients": 2, "seed": 7, "via": "http",
+            "bench": "search", "rate": 200.0, "arrivals": "poisson", "clients": 4, "duration": 60.0,
+            "warmup": 5.0, "workers": 2, "seed": 7, "note": "", "vectors": 20000, "dim": 128, "k": 10,
+            "trace": None, "via": "http", "facts": {"lid": 14.2, "metric": "l2"},
         },
         provenance=_provenance(),
         measurements=(ingest(), search(), *mixed()),
@@ -38,11 +41,11 @@ def sample_record(**changes: Any) -> RunRecord:
 def ingest() -> Measurement:
     values, series = _simulate(seed=1, seconds=13, rate=22, median_ms=88, spread=0.25)
     metrics = (
-        Metric("throughput", 22.31, "1/s", "higher", 21.6, 23.0, 200),
+        Metric("throughput", 22.31, "ops/s", "higher", 21.6, 23.0, 200),
         Metric("item_rate", 2231.0, "vectors/s", "higher", 2160.0, 2302.0, 28800),
         Metric("error_share", 0.0, "%", "lower", n=200),
         *_latencies("service", values),
-        Metric("client_cpu_per_op", 0.41, "ms", "lower", n=200),
+        Metric("client_cpu_per_op", 0.41, "ms/op", "lower", n=200),
     )
     checks = (
         *_passed(cpu=41.0),
@@ -54,14 +57,14 @@ def ingest() -> Measurement:
 def search(rate: int = 200, seconds: int = 66) -> Measurement:
     values, series = _simulate(seed=2, seconds=seconds, rate=rate, median_ms=4.2, spread=0.38, stall_at=41)
     metrics = (
-        Metric("offered_rate", 200.3, "1/s", n=11988),
-        Metric("throughput", 199.8, "1/s", "higher", 198.1, 201.6, 11976),
+        Metric("offered_rate", 200.3, "ops/s", n=11988),
+        Metric("throughput", 199.8, "ops/s", "higher", 198.1, 201.6, 11976),
         Metric("recall@10", 0.9868, "", "higher", 0.9859, 0.9877, 11976),
         Metric("error_share", 0.1001, "%", "lower", n=11988),
         *_latencies("response", values),
         *_latencies("service", [value * 0.97 for value in values]),
         Metric("lag_p99", 0.21, "ms", "lower", 0.2, 0.23, 11988),
-        Metric("client_cpu_per_op", 0.094, "ms", "lower", n=11988),
+        Metric("client_cpu_per_op", 0.094, "ms/op", "lower", n=11988),
     )
     checks = (
         *_passed(cpu=9.0),
@@ -85,14 +88,14 @@ def mixed() -> tuple[Measurement, Measurement]:
     found, found_series = _simulate(seed=3, seconds=36, rate=100, median_ms=7.9, spread=0.55)
     put, put_series = _simulate(seed=4, seconds=36, rate=18, median_ms=104, spread=0.3)
     searching = (
-        Metric("offered_rate", 100.0, "1/s", n=3000),
-        Metric("throughput", 99.9, "1/s", "higher", 98.8, 101.0, 2998),
+        Metric("offered_rate", 100.0, "ops/s", n=3000),
+        Metric("throughput", 99.9, "ops/s", "higher", 98.8, 101.0, 2998),
         Metric("recall@10", 0.9812, "", "higher", 0.979, 0.983, 2998),
         *_latencies("response", found),
         Metric("lag_p99", 0.34, "ms", "lower", n=3000),
     )
     writing = (
-        Metric("throughput", 17.6, "1/s", "higher", 16.9, 18.3, 540),
+        Metric("throughput", 17.6, "ops/s", "higher", 16.9, 18.3, 540),
         Metric("item_rate", 1760.0, "vectors/s", "higher", 1690.0, 1830.0, 54000),
         *_latencies("service", put),
     )
@@ -118,7 +121,7 @@ def empty_record() -> RunRecord:
 
 def bare_measurement() -> Measurement:
     """A measurement without a single number, as left by a phase in which no operation succeeded."""
-    nothing = (Metric("throughput", None, "1/s", "higher", note="no operation succeeded"),)
+    nothing = (Metric("throughput", None, "ops/s", "higher", note="no operation succeeded"),)
     failed = (Check("ERRORS", Verdict.INVALID, "all 50 operations failed", 100.0, 1.0, "%", "`logs chroma`"),)
     outcomes, errors = {"CONNECT": 50}, {"connection refused": 50}
     return Measurement(
@@ -159,13 +162,8 @@ def _simulate(
     """Log-normal latencies per second, slower during the first seconds and after a stall."""
     random_source = random.Random(seed)
     every: list[float] = []
-    series: dict[str, list[float | None]] = {
-        "rate": [],
-        "p50_ms": [],
-        "p99_ms": [],
-        "errors": [],
-        "in_flight": [],
-    }
+    columns = ("rate", "p50_ms", "p99_ms", "max_ms", "errors", "in_flight")
+    series: dict[str, list[float | None]] = {name: [] for name in columns}
     for second in range(seconds):
         slow = 1 + 1.6 * math.exp(-second / 1.5) + (5.0 if second == stall_at else 0.0)
         count = max(1, round(random_source.gauss(rate, math.sqrt(rate) / 2)))
@@ -173,7 +171,8 @@ def _simulate(
         every += values if second >= 5 or seconds < 20 else []
         series["rate"].append(count)
         series["p50_ms"].append(round(values[count // 2], 3))
-        series["p99_ms"].append(round(values[math.ceil(count * 0.99) - 1], 3))
+        series["p99_ms"].append(round(values[math.ceil(count * 0.99) - 1], 3) if count >= 150 else None)
+        series["max_ms"].append(round(values[-1], 3))
         series["errors"].append(6 if second in (stall_at, stall_at + 1) and stall_at > 0 else 0)
         series["in_flight"].append(round(count * sum(values) / count / 1000, 2))
     return sorted(every), series
@@ -196,10 +195,10 @@ def _latencies(kind: str, values: Sequence[float]) -> list[Metric]:
         ("p50", 0.5, 6),
         ("p90", 0.9, 36),
         ("p99", 0.99, 368),
-        ("p99.9", 0.999, 3688),
+        ("p999", 0.999, 3688),
     ):
         if n < minimum:
-            note = f"needs {minimum:,} samples, has {n:,}"
+            note = f"n = {n:,} is too small for p{100 * share:g} (needs {minimum:,})"
             metrics.append(Metric(f"{kind}_{label}", None, "ms", "lower", n=n, note=note))
             continue
         half = 1.96 * math.sqrt(share * (1 - share) / n)

@@ -74,7 +74,8 @@ class Constant:
 
     def offsets_s(self, duration_s: float) -> Offsets:
         count = _bounded(self.rate_per_s * duration_s)
-        return np.arange(count, dtype=np.float64) / self.rate_per_s
+        offsets: Offsets = np.arange(count, dtype=np.float64) / self.rate_per_s
+        return offsets[offsets < duration_s]
 
 
 @dataclass(frozen=True, slots=True)

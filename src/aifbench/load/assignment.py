@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from aifbench.load.arrivals import AnyArrivals, Closed, from_json
 from aifbench.load.plan import PhasePlan, StreamPlan
 
-_FOREVER_NS = 2**62
+FOREVER_NS = 2**62
 
 
 class StopFlag:
@@ -37,7 +37,6 @@ class Assignment:
     clients: int
     due_ns: NDArray[np.int64] | None
     count: int
-    scored: bool = False
     stop: StopFlag = field(default_factory=StopFlag)
 
     def index(self, number: int) -> int:
@@ -49,36 +48,29 @@ def assign(
 ) -> Assignment:
     """The part of worker number `worker` (from 0, within the stream).
 
-    Open schedules are dealt out like cards, so that the union over the workers is exactly the process
-    that was asked for, whatever its distribution.
+    Operations are dealt out like cards: so the union of all workers' open schedules is exactly the process
+    that was asked for, whatever its distribution. Closed loop leaves out workers without a client.
     """
     arrivals: AnyArrivals = from_json(stream.arrivals)
     duration_s = None if plan.measure_s is None else plan.warmup_s + plan.measure_s
-    count = _FOREVER_NS if stream.limit is None else len(range(worker, stream.limit, stream.workers))
-    due_ns = None
-    if not isinstance(arrivals, Closed):
-        horizon_s = duration_s if duration_s is not None else _horizon_s(arrivals, stream)
-        offsets = arrivals.offsets_s(horizon_s)[: stream.limit]
-        mine = offsets[worker :: stream.workers]
-        due_ns = start_ns + np.rint(mine * 1e9).astype(np.int64)
-        count = len(due_ns)
+    workers, clients, due_ns = stream.workers, 0, None
+    if isinstance(arrivals, Closed):
+        workers, clients = min(workers, arrivals.clients), arrivals.share(worker, workers)
+        count = FOREVER_NS if stream.limit is None else stream.limit
+    else:
+        assert duration_s is not None, "an open arrival process needs a duration"
+        offsets_s = arrivals.offsets_s(duration_s)[: stream.limit]
+        due_ns = start_ns + np.rint(offsets_s[worker::workers] * 1e9).astype(np.int64)
+        count = len(offsets_s)
     return Assignment(
         start_ns=start_ns,
-        end_ns=_FOREVER_NS if duration_s is None else start_ns + round(duration_s * 1e9),
+        end_ns=FOREVER_NS if duration_s is None else start_ns + round(duration_s * 1e9),
         drain_ns=round(plan.drain_s * 1e9),
         timeout_ns=round(plan.timeout_s * 1e9),
         first_index=worker,
-        stride=stream.workers,
-        clients=arrivals.share(worker, stream.workers) if isinstance(arrivals, Closed) else 0,
+        stride=workers,
+        clients=clients,
         due_ns=due_ns,
-        count=count,
-        scored=bool(stream.qualities),
+        count=len(range(worker, count, workers)) if worker < workers else 0,
         stop=stop or StopFlag(),
     )
-
-
-def _horizon_s(arrivals: AnyArrivals, stream: StreamPlan) -> float:
-    """Long enough that an open process surely brings `limit` operations."""
-    assert stream.limit is not None, "a stream needs a duration or a limit"
-    rate_per_s = arrivals.mean_rate_per_s(1.0) or 1.0
-    return 2.0 * (stream.limit + 100) / rate_per_s

@@ -4,18 +4,14 @@ The hot path reads the clock, calls, reads the clock and appends one packed row;
 """
 
 import itertools
-import struct
 import threading
 import time
 from collections.abc import Callable
 
-from aifbench.load.assignment import Assignment
-from aifbench.load.recorder import Recorder, pack_row
+from aifbench.load.assignment import FOREVER_NS, Assignment
+from aifbench.load.recorder import UNCHECKED, Recorder, pack_row, unfinished_row
 from aifbench.load.samples import NOT_SEEN
 from aifbench.load.workload import Outcome, OutcomeKind, Workload
-
-_pack_qualities = struct.Struct("=2f").pack
-_NAN = float("nan")
 
 # Blocking clients an open loop may use at once before operations have to wait for one (visible as lag).
 OPEN_LOOP_THREADS = 64
@@ -24,6 +20,7 @@ OPEN_LOOP_THREADS = 64
 REFUSED_PAUSE_S = 0.05
 
 _SLEEP_SLICE_NS = 100_000_000
+_JOIN_S = 0.05
 
 
 class CallLoop:
@@ -44,18 +41,20 @@ class CallLoop:
         self._now_ns = now_ns
         self._sleep = sleep
         self._tickets = itertools.count()
+        # Per client the index, intended and sent time of its operation; whoever removes it records it.
         self._current: dict[int, tuple[int, int, int]] = {}
+        self._lock = threading.Lock()
+        self._ended = False
         self.limited_by = ""
         self.loop_delay_max_ns = 0
 
     def run(self) -> None:
+        """Returns when all is done, or when the drain time is over with calls still under way."""
         part = self._part
-        threads = part.clients if part.due_ns is None else min(OPEN_LOOP_THREADS, max(1, part.count))
-        body = self._closed if part.due_ns is None else self._open
-        if threads == 1 and part.due_ns is None:
-            body(0)
+        if part.due_ns is None:
+            self._run_threads(self._closed, part.clients)
         else:
-            self._run_threads(body, threads)
+            self._run_threads(self._open, min(OPEN_LOOP_THREADS, part.count))
         self._record_unfinished()
 
     def _run_threads(self, body: Callable[[int], None], count: int) -> None:
@@ -63,104 +62,105 @@ class CallLoop:
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive() and not self._drained():
-                thread.join(0.05)
+            while thread.is_alive() and not self._is_over():
+                thread.join(_JOIN_S)
 
-    def _drained(self) -> bool:
-        return self._part.stop.is_set or self._now_ns() > self._part.end_ns + self._part.drain_ns
+    def _is_over(self) -> bool:
+        part = self._part
+        end_ns = part.end_ns
+        if end_ns == FOREVER_NS:
+            # A call cannot be interrupted: fixed work is over when even the latest one has taken too long.
+            sent_ns = [sent_ns for _, _, sent_ns in list(self._current.values())]
+            end_ns = max(sent_ns, default=FOREVER_NS) + part.timeout_ns
+        return part.stop.is_set or self._now_ns() > end_ns + part.drain_ns
 
     def _closed(self, client: int) -> None:
-        part, now_ns, add = self._part, self._now_ns, self._recorder.add
-        perform, tickets, current, stop = self._perform, self._tickets, self._current, self._part.stop
+        part, now_ns, stop = self._part, self._now_ns, self._part.stop
         self._wait_until(part.start_ns)
-        free_ns = max(now_ns(), part.start_ns)
+        free_ns = part.start_ns
         while not stop.is_set:
-            number = next(tickets)
+            number = next(self._tickets)
             sent_ns = now_ns()
             if number >= part.count or sent_ns >= part.end_ns:
                 break
             index = part.index(number)
-            current[client] = (index, free_ns, sent_ns)
-            try:
-                outcome = perform(index)
-            except Exception as error:
-                outcome = outcome_of(error)
+            self._current[client] = (index, free_ns, sent_ns)
+            outcome = self._call(index)
             finished_ns = now_ns()
-            if outcome.error or part.scored:
-                self._extras(outcome)
-            add(
-                pack_row(
-                    index, free_ns, sent_ns, outcome.first_byte_ns or NOT_SEEN, finished_ns,
-                    outcome.kind, 0, outcome.items, outcome.bytes_out, outcome.bytes_in,
-                )
-            )  # fmt: skip
+            if not self._record(client, outcome, finished_ns):
+                break
             free_ns = finished_ns
             if outcome.kind is OutcomeKind.CONNECT:
                 self._sleep(REFUSED_PAUSE_S)
                 free_ns = now_ns()
-        current.pop(client, None)
 
     def _open(self, client: int) -> None:
-        part, now_ns, current = self._part, self._now_ns, self._current
-        assert part.due_ns is not None
-        due = part.due_ns
-        while not part.stop.is_set:
-            number = next(self._tickets)
-            if number >= part.count:
-                break
-            intended_ns = int(due[number])
+        part, now_ns = self._part, self._now_ns
+        while (due := self._take_due(client)) is not None:
+            index, intended_ns = due
             self._wait_until(intended_ns)
             sent_ns = now_ns()
             if part.stop.is_set or sent_ns > part.end_ns + part.drain_ns:
-                self._record_never_sent(number)
+                break  # it stays in _current, as one that was never sent
+            self._current[client] = (index, intended_ns, sent_ns)
+            outcome = self._call(index)
+            if not self._record(client, outcome, now_ns()):
                 break
-            index = part.index(number)
-            current[client] = (index, intended_ns, sent_ns)
-            try:
-                outcome = self._perform(index)
-            except Exception as error:
-                outcome = outcome_of(error)
-            finished_ns = now_ns()
-            if outcome.error or part.scored:
-                self._extras(outcome)
-            self._recorder.add(
-                pack_row(
-                    index, intended_ns, sent_ns, outcome.first_byte_ns or NOT_SEEN, finished_ns,
-                    outcome.kind, 0, outcome.items, outcome.bytes_out, outcome.bytes_in,
-                )
-            )  # fmt: skip
-            current.pop(client, None)
-            if len(current) + 1 >= OPEN_LOOP_THREADS:
-                self.limited_by = f"all {OPEN_LOOP_THREADS} blocking clients were busy"
 
-    def _extras(self, outcome: Outcome) -> None:
-        if outcome.error:
-            self._recorder.errors.add(outcome.error)
-        if self._part.scored:
-            first, second = (*outcome.qualities, _NAN, _NAN)[:2]
-            self._recorder.add_quality(_pack_qualities(first, second))
+    def _take_due(self, client: int) -> tuple[int, int] | None:
+        """Index and intended time of the next operation, which is this client's from now on."""
+        part = self._part
+        assert part.due_ns is not None
+        with self._lock:
+            if self._ended or (number := next(self._tickets)) >= part.count:
+                return None
+            index, intended_ns = part.index(number), int(part.due_ns[number])
+            self._current[client] = (index, intended_ns, NOT_SEEN)
+        # Free clients hold the earlier operations, so one taken late had to wait for a client.
+        if number >= OPEN_LOOP_THREADS and intended_ns < self._now_ns():
+            self.limited_by = f"all {OPEN_LOOP_THREADS} blocking clients were busy"
+        return index, intended_ns
 
     def _wait_until(self, due_ns: int) -> None:
         while (left_ns := due_ns - self._now_ns()) > 0 and not self._part.stop.is_set:
             self._sleep(min(left_ns, _SLEEP_SLICE_NS) / 1e9)
 
-    def _record_never_sent(self, number: int) -> None:
-        assert self._part.due_ns is not None
-        if self._part.due_ns[number] <= self._now_ns():
-            self._unfinished(self._part.index(number), int(self._part.due_ns[number]), NOT_SEEN)
+    def _call(self, index: int) -> Outcome:
+        try:
+            return self._perform(index)
+        except Exception as error:
+            return outcome_of(error)
+
+    def _record(self, client: int, outcome: Outcome, finished_ns: int) -> bool:
+        """False when the operation has been recorded as unfinished meanwhile."""
+        first_ns = outcome.first_byte_ns or NOT_SEEN
+        qualities = (*outcome.qualities, UNCHECKED, UNCHECKED)[:2]
+        with self._lock:
+            if self._ended:
+                return False
+            if outcome.error:
+                self._recorder.errors.add(outcome.error)
+            self._recorder.add(
+                pack_row(
+                    *self._current.pop(client), first_ns, finished_ns, outcome.kind, 0, outcome.items,
+                    outcome.bytes_out, outcome.bytes_in, *qualities,
+                )
+            )  # fmt: skip
+        return True
 
     def _record_unfinished(self) -> None:
-        for index, intended_ns, sent_ns in list(self._current.values()):
-            self._unfinished(index, intended_ns, sent_ns)
-        if self._part.due_ns is not None:
-            for number in range(next(self._tickets), self._part.count):
-                self._record_never_sent(number)
-
-    def _unfinished(self, index: int, intended_ns: int, sent_ns: int) -> None:
-        if self._part.scored:
-            self._recorder.add_quality(_pack_qualities(_NAN, _NAN))
-        kind = OutcomeKind.UNFINISHED
-        self._recorder.add(pack_row(index, intended_ns, sent_ns, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0))
+        """Operations under way, and open-loop operations due but never sent."""
+        with self._lock:
+            self._ended = True
+            rest = list(self._current.values())
+        part = self._part
+        if part.due_ns is not None:
+            numbers = range(next(self._tickets), part.count)
+            rest += [(part.index(number), int(part.due_ns[number]), NOT_SEEN) for number in numbers]
+        now_ns = self._now_ns()
+        for index, intended_ns, sent_ns in rest:
+            if intended_ns <= now_ns:
+                self._recorder.add(unfinished_row(index, intended_ns, sent_ns))
 
 
 def outcome_of(error: Exception) -> Outcome:

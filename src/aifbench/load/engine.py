@@ -63,8 +63,17 @@ class Engine:
     ) -> WorkerReport:
         """Load from `start_ns` (perf_counter_ns); returns when all samples are on disk and interpreted."""
         part = assign(self._plan, self._stream, self._worker, start_ns, stop)
-        recorder = Recorder(self._directory, self._name, start_ns, on_tick=on_tick)
-        loop = self._loop(part, recorder)
+
+        def tick() -> None:
+            stop.is_set = stop.is_set or bool(recorder.failure)
+            on_tick()
+
+        recorder = Recorder(self._directory, self._name, start_ns, on_tick=tick)
+        try:
+            loop = self._loop(part, recorder)
+        except BaseException:
+            recorder.close()
+            raise
         gc.collect()
         gc.freeze()
         gc.disable()

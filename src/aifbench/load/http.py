@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from aifbench.errors import WorkloadError
 
 _MAX_HEAD_BYTES = 64 * 1024
+_MAX_DIGITS = 16
+_VERSION = b"HTTP/1."
 
 
 class ProtocolError(WorkloadError):
@@ -49,13 +51,14 @@ class ResponseReader:
         if not self._body_start and not self._parse_head():
             return False
         if self._chunked is not None:
-            return self._chunked.feed(self._data)
-        if self._remaining is None:
+            end = self._chunked.feed(self._data)
+        elif self._remaining is not None:
+            end = self._body_start + self._remaining
+        else:
             return False
-        missing = self._body_start + self._remaining - len(self._data)
-        if missing < 0:
-            raise ProtocolError(f"{-missing} bytes more than the response's Content-Length")
-        return missing == 0
+        if end is not None and len(self._data) > end:
+            raise ProtocolError(f"{len(self._data) - end} bytes beyond the end of the response")
+        return len(self._data) == end
 
     def feed_eof(self) -> bool:
         """The peer closed: True when that ends the response properly."""
@@ -69,17 +72,14 @@ class ResponseReader:
         return bytes(self._data[self._body_start :])
 
     def _parse_head(self) -> bool:
+        if not self._data.startswith(_VERSION[: len(self._data)]):
+            raise ProtocolError(f"not an HTTP/1 response: {bytes(self._data[:40])!r}")
         end = self._data.find(b"\r\n\r\n")
         if end < 0:
             if len(self._data) > _MAX_HEAD_BYTES:
                 raise ProtocolError(f"no end of the response head in {_MAX_HEAD_BYTES} bytes")
             return False
-        if not self._data.startswith(b"HTTP/1."):
-            raise ProtocolError(f"not an HTTP/1 response: {bytes(self._data[:40])!r}")
-        try:
-            self.status = int(self._data[9:12])
-        except ValueError:
-            raise ProtocolError(f"bad status line: {bytes(self._data[:40])!r}") from None
+        self.status = _number(self._data[9:12], "status", 10)
         if 100 <= self.status < 200:
             del self._data[: end + 4]
             return self._parse_head()
@@ -97,9 +97,7 @@ class ResponseReader:
         elif b"chunked" in _header(head, b"transfer-encoding"):
             self._chunked = _ChunkScanner(len(head) + 4)
         elif length := _header(head, b"content-length"):
-            if not length.isdigit():
-                raise ProtocolError(f"Content-Length is {length!r}")
-            self._remaining = int(length)
+            self._remaining = _number(length, "Content-Length", 10)
 
 
 def _header(head: bytes, name: bytes) -> bytes:
@@ -122,34 +120,37 @@ class _ChunkScanner:
         self._pieces: list[tuple[int, int]] = []
         self._in_trailer = False
 
-    def feed(self, data: bytearray) -> bool:
-        while True:
-            line_end = data.find(b"\r\n", self._at)
-            if line_end < 0:
-                return False
+    def feed(self, data: bytearray) -> int | None:
+        """Where the response ends, or None while that has not arrived."""
+        while (line_end := data.find(b"\r\n", self._at)) >= 0:
+            start = line_end + 2
             line = bytes(data[self._at : line_end])
             if self._in_trailer:
-                self._at = line_end + 2
+                self._at = start
                 if not line:
-                    return True
+                    return start
                 continue
-            size = _chunk_size(line)
+            size = _number(line.partition(b";")[0].strip(), "chunk size", 16)
             if size == 0:
                 self._in_trailer = True
-                self._at = line_end + 2
+                self._at = start
                 continue
-            piece_end = line_end + 2 + size
-            if len(data) < piece_end + 2:
-                return False
-            self._pieces.append((line_end + 2, piece_end))
-            self._at = piece_end + 2
+            end = start + size
+            if len(data) < end + 2:
+                return None
+            if data[end : end + 2] != b"\r\n":
+                raise ProtocolError(f"a chunk of {size} bytes does not end there")
+            self._pieces.append((start, end))
+            self._at = end + 2
+        return None
 
     def payload(self, data: bytearray) -> bytes:
         return b"".join(bytes(data[start:end]) for start, end in self._pieces)
 
 
-def _chunk_size(line: bytes) -> int:
-    try:
-        return int(line.partition(b";")[0], 16)
-    except ValueError:
-        raise ProtocolError(f"bad chunk size {line[:40]!r}") from None
+def _number(text: bytes | bytearray, what: str, base: int) -> int:
+    """Stricter than int(), which takes signs, blanks and underscores."""
+    digits = b"0123456789abcdefABCDEF"[: 10 if base == 10 else None]
+    if not text or len(text) > _MAX_DIGITS or text.strip(digits):
+        raise ProtocolError(f"the {what} is {bytes(text[:40])!r}")
+    return int(text, base)

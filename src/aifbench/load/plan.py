@@ -25,6 +25,8 @@ class StreamPlan:
     `workload` is `module:Class`, built with `params`; both must survive JSON. `arrivals` is what
     `arrivals.to_json` returned. Exactly as many operations as `limit` are issued when it is set;
     otherwise the phase's duration ends the stream. `items` names the unit counted by Outcome.items.
+    `is_stationary` is False where the operations change what they meet, as data that grows does: then
+    latency drifts by nature.
     """
 
     name: str
@@ -36,13 +38,14 @@ class StreamPlan:
     items: str = ""
     qualities: tuple[Quality, ...] = ()
     via: str = "http"
+    is_stationary: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
     """Streams that run at the same time, from one wall-clock start.
 
-    `measure_s` is None when every stream has a limit. Samples of the first `warmup_s` are kept and flagged by
+    `measure_s` is None when every stream is closed loop and has a limit. Samples of the first `warmup_s` are kept and flagged by
     their intended time; `drain_s` is how long unfinished operations are waited for after the end.
     """
 

@@ -6,6 +6,7 @@ is stamped before its bytes are looked at, and only the end of the answer is sea
 
 import errno
 import heapq
+import resource
 import select
 import socket
 import time
@@ -15,11 +16,12 @@ from collections.abc import Callable
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import Assignment
 from aifbench.load.http import ProtocolError, ResponseReader
-from aifbench.load.recorder import Recorder, pack_row
+from aifbench.load.recorder import UNCHECKED, Recorder, pack_row, unfinished_row
 from aifbench.load.samples import NOT_SEEN
 from aifbench.load.workload import OutcomeKind
 
 MAX_CONNECTIONS = 1024
+_OTHER_FILES = 64
 REFUSED_PAUSE_NS = 50_000_000
 _RECEIVE_BYTES = 262_144
 _MAX_WAIT_NS = 50_000_000
@@ -28,8 +30,8 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
 
 class _Connection:
     __slots__ = (
-        "bytes_out", "deadline_ns", "first_ns", "index", "intended_ns", "is_connected", "pending", "reader",
-        "sent_ns", "serial", "sock",
+        "bytes_out", "first_ns", "index", "intended_ns", "is_connected", "pending", "reader", "sent_ns",
+        "serial", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket) -> None:
@@ -39,7 +41,7 @@ class _Connection:
         self.is_connected = False
         self.pending = memoryview(b"")
         self.bytes_out = 0
-        self.index = self.intended_ns = self.sent_ns = self.first_ns = self.deadline_ns = 0
+        self.index = self.intended_ns = self.sent_ns = self.first_ns = 0
 
 
 class WireLoop:
@@ -60,7 +62,7 @@ class WireLoop:
         self._recorder = recorder
         self._part = assignment
         self._now_ns = now_ns
-        self._max_connections = max(max_connections, assignment.clients)
+        self._max_connections = max(min(max_connections, _descriptors_left()), assignment.clients)
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self._idle: list[_Connection] = []
@@ -144,10 +146,10 @@ class WireLoop:
         connection = self._idle.pop() if self._idle else None
         sent_ns = self._now_ns()
         if connection is None:
-            connection = self._connect()
+            connection = self._adopt(socket.socket(self._family, socket.SOCK_STREAM))
         connection.index, connection.intended_ns, connection.sent_ns = index, intended_ns, sent_ns
         connection.first_ns = NOT_SEEN
-        connection.reader = ResponseReader()
+        connection.reader = ResponseReader(head_request=data.startswith(b"HEAD "))
         connection.serial += 1
         connection.bytes_out = len(data)
         self._in_flight += 1
@@ -156,6 +158,7 @@ class WireLoop:
             self._send(connection, data)
         else:
             connection.pending = memoryview(data)
+            self._connect(connection)
 
     def _adopt(self, sock: socket.socket) -> _Connection:
         sock.setblocking(False)
@@ -165,11 +168,12 @@ class WireLoop:
         self.connections_opened += 1
         return connection
 
-    def _connect(self) -> _Connection:
-        connection = self._adopt(socket.socket(self._family, socket.SOCK_STREAM))
-        connection.sock.connect_ex(self._address)  # a refusal is reported by epoll, as any other end
-        self._epoll.register(connection.sock.fileno(), _OUT)
-        return connection
+    def _connect(self, connection: _Connection) -> None:
+        code = connection.sock.connect_ex(self._address)
+        if code in (0, errno.EINPROGRESS):
+            self._epoll.register(connection.sock.fileno(), _OUT)
+        else:
+            self._fail(connection, OutcomeKind.CONNECT, _text(OSError(code, "")))
 
     def _send(self, connection: _Connection, data: bytes | memoryview) -> None:
         try:
@@ -206,7 +210,7 @@ class WireLoop:
         wake_ns = now_ns + _MAX_WAIT_NS
         if part.due_ns is not None and self._issued < part.count and not self._is_full():
             wake_ns = min(wake_ns, int(part.due_ns[self._issued]))
-        elif self._free_clients and self._issued < part.count:
+        elif self._free_clients and self._issued < part.count and now_ns < part.end_ns:
             wake_ns = min(wake_ns, self._free_clients[0])
         if self._deadlines:
             wake_ns = min(wake_ns, self._deadlines[0][0])
@@ -216,10 +220,11 @@ class WireLoop:
         if not connection.is_connected:
             self._complete_connect(connection, event)
             return
-        if event & select.EPOLLOUT and connection.pending:
-            self._send(connection, connection.pending)
+        # An answer may come before the whole request was sent, with a reset behind it: read that first.
         if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
             self._receive(connection)
+        elif connection.pending:
+            self._send(connection, connection.pending)
 
     def _complete_connect(self, connection: _Connection, event: int) -> None:
         code = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -260,7 +265,7 @@ class WireLoop:
         if kind is not OutcomeKind.OK:
             self._recorder.errors.add(f"HTTP {reader.status} {body[:120].decode(errors='replace')}")
         self._record(connection, kind, reader.status, now_ns, body)
-        if reader.keep_alive:
+        if reader.keep_alive and not connection.pending:
             connection.reader = None
             self._idle.append(connection)
         else:
@@ -290,7 +295,8 @@ class WireLoop:
         self._recorder.add(
             pack_row(
                 connection.index, connection.intended_ns, connection.sent_ns, connection.first_ns,
-                finished_ns, kind, status, int(kind is OutcomeKind.OK), connection.bytes_out, len(body),
+                finished_ns, kind, status, int(kind is OutcomeKind.OK),
+                connection.bytes_out - len(connection.pending), len(body), UNCHECKED, UNCHECKED,
             )
         )  # fmt: skip
 
@@ -326,11 +332,7 @@ class WireLoop:
             due_ns = int(part.due_ns[number])
             if due_ns > now_ns:
                 break
-            self._recorder.add_answer(b"")
-            kind = OutcomeKind.UNFINISHED
-            self._recorder.add(
-                pack_row(part.index(number), due_ns, NOT_SEEN, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0)
-            )
+            self._recorder.add(unfinished_row(part.index(number), due_ns, NOT_SEEN))
 
     def _close(self) -> None:
         for connection in self._connections.values():
@@ -347,6 +349,11 @@ def kind_of_status(status: int) -> OutcomeKind:
     if 400 <= status < 500:
         return OutcomeKind.CLIENT_ERROR
     return OutcomeKind.SERVER_ERROR if status >= 500 else OutcomeKind.PROTOCOL
+
+
+def _descriptors_left() -> int:
+    """How many connections the process's limit of open files has room for, roughly."""
+    return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
 
 
 def _resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:

@@ -164,6 +164,7 @@ def main(argv: list[str]) -> int:
     root = Path(argv[0])
     index = int(argv[1]) if len(argv) > 1 else int(os.environ.get("SLURM_PROCID", "0"))
     worker = Worker(root, index)
+    os.environ["NO_PROXY"] = "*"  # a site's web proxy is for the outside, not for compute nodes
     signal.signal(signal.SIGTERM, worker.terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
     try:

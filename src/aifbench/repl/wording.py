@@ -7,8 +7,8 @@ from aifbench.servers.status import ServiceStatus, Stage
 from aifbench.units import format_duration, format_size
 
 if TYPE_CHECKING:
+    from aifbench.doctor import Finding
     from aifbench.results.query import RunSummary
-    from aifbench.session import Finding
 
 
 def clock_text(value_s: float) -> str:

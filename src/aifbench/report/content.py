@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,8 @@ from aifbench.results.headline import (
 from aifbench.results.record import Check, Measurement, Metric, RunRecord, RunState, Verdict
 from aifbench.units import format_duration, format_number, format_size
 
-_PERCENTILE = re.compile(r"(.+)_(p\d+(?:\.\d+)?|max)")
+_PERCENTILE = re.compile(r"(.+)_(p\d+(?:\.\d+)?|max|mean)")
+_AFTER_PERCENTILES = {"max": math.inf, "mean": 1000.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Table:
 
 
 def title(record: RunRecord) -> str:
-    """`chroma: vectors`, from whatever of it is known."""
+    """`service: workload`, from whatever of it is known."""
     names = (record.service.get("name") or record.service.get("kind"), record.recipe.get("bench"))
     return ": ".join(str(name) for name in names if name) or record.run_id
 
@@ -84,13 +86,15 @@ def findings(record: RunRecord) -> list[tuple[str, Check]]:
 
 
 def metric_words(metric: Metric) -> str:
-    """The metric's name for people: `response p99`, `throughput`."""
-    return metric.name.replace("_", " ")
+    """The metric's name for people: `response p99.9`, `throughput`."""
+    return " ".join(percentile_label(metric.name) or (metric.name.replace("_", " "),))
 
 
 def value_text(metric: Metric | None) -> str:
-    """The bare number, `-` where there is none."""
-    return "-" if metric is None or metric.value is None else format_number(metric.value)
+    """The bare number, `-` where there is none, `≥` where it is only a lower limit."""
+    if metric is None or metric.value is None:
+        return "-"
+    return ("≥ " if metric.note.startswith(">=") else "") + format_number(metric.value)
 
 
 def with_unit(metric: Metric) -> str:
@@ -98,14 +102,20 @@ def with_unit(metric: Metric) -> str:
 
 
 def interval_text(metric: Metric | None) -> str:
-    """`[198.1, 201.6]`, or nothing where there is no interval."""
-    if metric is None or metric.low is None or metric.high is None:
+    """`[198.1, 201.6]`, `[198.1, ∞)` without an upper limit, or nothing where there is no interval."""
+    if metric is None or metric.low is None:
         return ""
-    return f"[{format_number(metric.low)}, {format_number(metric.high)}]"
+    high = "∞)" if metric.high is None else f"{format_number(metric.high)}]"
+    return f"[{format_number(metric.low)}, {high}"
 
 
-def why_absent(metric: Metric) -> str:
-    return metric.note if metric.value is None else ""
+def metric_notes(measurement: Measurement) -> list[str]:
+    """What is to be said about single numbers, such as why one is missing."""
+    reasons: dict[str, list[str]] = {}
+    for metric in measurement.metrics:
+        if metric.note:
+            reasons.setdefault(metric.note, []).append(metric_words(metric))
+    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def percentile_label(name: str) -> tuple[str, str] | None:
@@ -114,13 +124,13 @@ def percentile_label(name: str) -> tuple[str, str] | None:
     if match is None:
         return None
     base, digits = match[1], match[2][1:]
-    if match[2] != "max" and "." not in digits and len(digits) > 2:
+    if digits.isdecimal() and len(digits) > 2:
         return base, f"p{digits[:2]}.{digits[2:]}"
     return base, match[2]
 
 
 def percentile_order(percentile: str) -> float:
-    return math.inf if percentile == "max" else float(percentile[1:])
+    return _AFTER_PERCENTILES.get(percentile) or float(percentile[1:])
 
 
 def percentiles(measurements: Iterable[Measurement], bases: Sequence[str] = ()) -> list[str]:
@@ -205,7 +215,8 @@ def check_table(record: RunRecord) -> Table:
 
 
 def _check(measurement: Measurement, code: str) -> Check | None:
-    return next((check for check in measurement.checks if check.code == code), None)
+    same = [check for check in measurement.checks if check.code == code]
+    return max(same, key=lambda check: list(Verdict).index(check.verdict), default=None)
 
 
 def _check_cell(check: Check | None) -> Cell:
@@ -230,7 +241,8 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
     lines = [
         ("service", _service(record.service)),
         ("started as", _pairs(_mapping(record.service.get("options")))),
-        ("benchmark", _pairs(record.recipe)),
+        ("benchmark", _pairs(record.recipe, skip=("bench", "facts"))),
+        ("found", _pairs(_mapping(record.recipe.get("facts")))),
         ("when", when(record)),
         *((label(m), load_text(m)) for m in record.measurements),
         *(("note", note) for note in record.notes),
@@ -239,11 +251,23 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _service(service: Mapping[str, Any]) -> str:
-    """Kind and version first, as one says it; the instance's name only where it differs."""
-    kind, name = service.get("kind", ""), service.get("name", "")
-    words = [str(kind), str(service.get("version") or "")] + ([f"({name})"] if name not in ("", kind) else [])
-    rest = _pairs(service, skip=("kind", "name", "version", "options"))
-    return ", ".join(part for part in (" ".join(filter(None, words)), rest) if part)
+    """As one says it: `chroma 1.5.9 (b) at http://mel0312:8000, authentication token, job 4711 by slurm`."""
+    kind, name = (str(service.get(key) or "") for key in ("kind", "name"))
+    own_name = f"({name})" if name != kind and name else ""
+    at = _address(_mapping(service.get("endpoint")))
+    head = " ".join(filter(None, (kind, str(service.get("version") or ""), own_name, at)))
+    rest = {
+        key: service[key]
+        for key in ("authentication", "scheduler", "job_id", "ready_after_s")
+        if key in service
+    }
+    return ", ".join(filter(None, (head, _pairs(rest))))
+
+
+def _address(endpoint: Mapping[str, Any]) -> str:
+    if "host" not in endpoint:
+        return ""
+    return f"at {endpoint.get('scheme', 'http')}://{endpoint['host']}:{endpoint.get('port', '')}"
 
 
 def when(record: RunRecord) -> str:
@@ -274,11 +298,32 @@ def provenance(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     return [*found, *([("other", _lines(dict(loose)))] if loose else [])]
 
 
-def commands(record: RunRecord) -> list[str]:
-    """What to type to see this run again, keep it, and make another like it."""
-    asked = record.recipe.get("command")
-    again = [f'aifbench "{asked}"'] if isinstance(asked, str) else []
-    return [*again, f'aifbench "show {record.run_id}"', f'aifbench "save {record.run_id}"']
+def commands(record: RunRecord) -> str:
+    """A shell command that makes a run like this one, option by option."""
+    kind, name = (str(record.service.get(key) or "") for key in ("kind", "name"))
+    options = _mapping(record.service.get("options"))
+    recipe = {key: value for key, value in record.recipe.items() if key != "bench"}
+    steps = (
+        f"start {kind}{_flags(options)}",
+        f"check {name or kind} --wait 600",
+        f"bench {name or kind} {record.recipe.get('bench', '')}{_flags(recipe)}",
+        f"stop {name or kind}",
+    )
+    return " \\\n  ".join(["aifbench", *map(shlex.quote, steps)]) if kind else ""
+
+
+def _flags(options: Mapping[str, Any]) -> str:
+    """` --rate 50 --seed 7`: only what was given and can be typed."""
+    given = (
+        (key, v) for key, v in options.items() if v not in (None, "", False) and not isinstance(v, Mapping)
+    )
+    return "".join(f" --{key.replace('_', '-')}{_argument(value)}" for key, value in given)
+
+
+def _argument(value: Any) -> str:
+    if value is True:
+        return ""
+    return f" {value:g}" if isinstance(value, float) else f" {shlex.quote(str(value))}"
 
 
 def recipe_text(record: RunRecord) -> str:
@@ -316,7 +361,7 @@ def _number_text(name: str, value: float) -> str:
         return format_size(value)
     if name.endswith("_s"):
         return f"{value:g} s"
-    return str(value) if isinstance(value, int) else format_number(value, 6)
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

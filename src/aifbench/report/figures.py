@@ -138,7 +138,7 @@ def _strips(x: Scale, series: Mapping[str, list[Point]], window_s: tuple[float, 
     return panels
 
 
-_LATENCIES = ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms")
+_LATENCIES = ("p50_ms", "p99_ms", "max_ms")
 _COUNTS = ("in_flight", "errors")
 
 
@@ -169,7 +169,7 @@ def _rate_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
 
 
 def _latency_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
-    found = {name.removesuffix("_ms"): series[name] for name in _LATENCIES if name in series}
+    found = {name.removesuffix("_ms"): series[name] for name in _LATENCIES if _values(series.get(name, ()))}
     values = [value for points in found.values() for value in _values(points)]
     panel = frame.panel(logarithmic(values, frame.bottom, frame.top), "latency (ms)")
     for name, points in found.items():
@@ -193,23 +193,22 @@ def _flight_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
 def _time_sentence(measurement: Measurement, series: Mapping[str, list[Point]]) -> str:
     start_s, end_s = measurement.window_s
     inside = {
-        name: [v for at, v in points if v is not None and start_s <= at <= end_s]
-        for name, points in series.items()
+        name: _values([p for p in points if start_s <= p[0] <= end_s]) for name, points in series.items()
     }
-    sentences = []
+    clauses = []
     if inside.get("rate"):
-        low, high = min(inside["rate"]), max(inside["rate"])
-        sentences.append(
-            f"Between {format_number(low, 3)} and {format_number(high, 3)} operations per second"
-        )
-    if inside.get("p99_ms"):
-        worst, step_s = format_number(max(inside["p99_ms"]), 3), measurement.series_step_s
-        sentences.append(f"the slowest {format_number(step_s)} s had a p99 of {worst} ms")
-    text = ", ".join(sentences)
+        low, high = (format_number(edge(inside["rate"]), 3) for edge in (min, max))
+        clauses.append(f"between {low} and {high} operations per second")
+    worst = next(((words, max(inside[name])) for name, words in _WORST if inside.get(name)), None)
+    if worst:
+        clauses.append(f"{worst[0]} {format_number(worst[1], 3)} ms")
     errors = sum(inside.get("errors", ()))
-    told = f"{format_number(errors)} errors" if errors else "no errors"
-    shaded = " Shaded: not measured (warm-up, drain)." if start_s > 0 else ""
-    return f"{label(measurement)}: {text[:1].lower()}{text[1:]}; {told}.{shaded}" if text else ""
+    clauses.append(f"{format_number(errors)} errors" if errors else "no errors")
+    shaded = " Shaded: not measured." if start_s > 0 else ""
+    return f"{label(measurement)}: {', '.join(clauses)}.{shaded}"
+
+
+_WORST = (("p99_ms", "at worst a p99 of"), ("max_ms", "the slowest operation took"))
 
 
 def _values(points: Sequence[Point]) -> list[float]:

@@ -81,7 +81,13 @@ def _results(record: RunRecord) -> str:
         return "<p>Nothing was measured.</p>"
     note = '<p class="soft">Latencies are response times in open loop and service times in closed loop; '
     note += "95 % intervals in small print describe this run only.</p>"
-    return _table(content.result_table(record)) + note + _errors(record)
+    notes = "".join(
+        f"<li>{escape(content.label(m))}: {escape(text)}</li>"
+        for m in record.measurements
+        for text in content.metric_notes(m)
+    )
+    listed = f'<ul class="soft">{notes}</ul>' if notes else ""
+    return _table(content.result_table(record)) + note + listed + _errors(record)
 
 
 def _errors(record: RunRecord) -> str:
@@ -161,6 +167,7 @@ def _provenance(record: RunRecord) -> str:
 def _reproduce(record: RunRecord) -> str:
     files = "".join(f"{escape(digest)}  {escape(name)}\n" for name, digest in sorted(record.files.items()))
     hashes = f'<p class="soft">Files of this run (sha256):</p><pre>{files}</pre>' if files else ""
-    commands = escape("\n".join(content.commands(record)))
+    commands = escape(content.commands(record))
     recipe = escape(content.recipe_text(record))
-    return f'<pre>{commands}</pre><p class="soft">Recipe, as recorded:</p><pre>{recipe}</pre>{hashes}'
+    typed = f"<pre>{commands}</pre>" if commands else ""
+    return f'{typed}<p class="soft">Recipe, as recorded:</p><pre>{recipe}</pre>{hashes}'

@@ -18,9 +18,7 @@ def run_markdown(record: RunRecord) -> str:
         _section("Results", _results(record)),
         _section("Validity", _validity(record)),
         _section("Where it was measured", _provenance(record)),
-        _section(
-            "Reproduce", _fenced("\n".join(content.commands(record))) + _fenced(content.recipe_text(record))
-        ),
+        _section("Reproduce", _fenced(content.commands(record)) + _fenced(content.recipe_text(record))),
     )
     return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
 
@@ -46,8 +44,9 @@ def _results(record: RunRecord) -> str:
         for m in record.measurements
         for count, text in content.error_texts(m)
     ]
+    notes = [_safe(f"{content.label(m)}: {n}") for m in record.measurements for n in content.metric_notes(m)]
     told = f"\n\nErrors:\n\n{_bullets(errors)}" if errors else ""
-    return _table(content.result_table(record)) + told
+    return f"{_table(content.result_table(record))}\n\n{_bullets(notes)}{told}"
 
 
 def _validity(record: RunRecord) -> str:

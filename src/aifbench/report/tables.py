@@ -34,7 +34,7 @@ def measurement_text(measurement: Measurement) -> str:
     blocks = [
         textwrap.fill(content.load_text(measurement), WIDTH - 2),
         _number_table(measurement),
-        _lines(_latency_table(measurement), _absent(measurement)),
+        _lines(_latency_table(measurement), *(_hanging("- ", n) for n in content.metric_notes(measurement))),
         _lines(_error_text(measurement), _check_text(measurement)),
     ]
     heading = f"{content.label(measurement)}   {measurement.verdict.value}"
@@ -72,15 +72,6 @@ def _best_interval(columns: Sequence[str], metrics: Sequence[Metric | None]) -> 
     known = [(c, m) for c, m in zip(columns, metrics, strict=True) if interval_text(m)]
     trusted = [pair for pair in known if pair[0] == "p99"] or known[-1:]
     return (f"{trusted[0][0]} {interval_text(trusted[0][1])}",) if trusted else ("",)
-
-
-def _absent(measurement: Measurement) -> str:
-    """Why a number is missing, each reason once."""
-    reasons: dict[str, list[str]] = {}
-    for metric in measurement.metrics:
-        if content.why_absent(metric):
-            reasons.setdefault(metric.note, []).append(content.metric_words(metric))
-    return "\n".join(f"- {', '.join(names)}: {reason}" for reason, names in reasons.items())
 
 
 def _error_text(measurement: Measurement) -> str:

@@ -5,6 +5,7 @@ and 18 MB for numpy's own compressed format.
 """
 
 import hashlib
+import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aifbench.errors import ResultError
-from aifbench.results.masking import mask_lines, secret_values
+from aifbench.results.masking import mask_json, mask_lines, secret_values
 
 _BINARY = {".npz"}  # numbers only, so nothing to mask
 _CHUNK = 1 << 20
@@ -27,7 +28,7 @@ AI Factory Bench: all evidence of run {run_id}
   report.html     the report, for any browser (report.md: the same in Markdown)
   phases/         per phase: plan.json as the workers got it, what they reported, and
                   samples-*.npz with every single operation (numpy; times in nanoseconds)
-  service/        the batch script as submitted, the job's description and its log
+  service/        the batch script of the service and the log of its job
   sha256sum.txt   check with: sha256sum -c sha256sum.txt
 
 Every number of the report follows from the samples. To make the report again, put this
@@ -114,6 +115,10 @@ def _write(archive: zipfile.ZipFile, name: str, modified_s: float, content: Iter
 
 
 def _content(path: Path, values: Sequence[bytes]) -> Iterator[bytes]:
+    if path.suffix == ".json":
+        with suppress(ValueError, RecursionError):
+            yield json.dumps(mask_json(json.loads(path.read_bytes()), values)).encode()
+            return
     with path.open("rb") as file:
         if path.suffix in _BINARY:
             while chunk := file.read(_CHUNK):

@@ -3,9 +3,7 @@
 from aifbench.results.record import Measurement, Metric, RunRecord
 from aifbench.units import format_number
 
-_COMMON = ("throughput", "item_rate", "offered_rate", "error_share")
-_COMMON_PREFIXES = ("response_", "service_", "lag_", "client_", "first_byte_")
-_TAILS = ("p99", "p95", "p90", "p50")
+_TAILS = ("p99", "p90", "p50")
 
 
 def latency_kind(measurement: Measurement) -> str:
@@ -15,12 +13,8 @@ def latency_kind(measurement: Measurement) -> str:
 
 
 def qualities(measurement: Measurement) -> list[Metric]:
-    """The metrics that only this workload has, such as a recall: how good the answers were."""
-    return [
-        metric
-        for metric in measurement.metrics
-        if metric.name not in _COMMON and not metric.name.startswith(_COMMON_PREFIXES)
-    ]
+    """The shares without a unit that are better when higher, such as a recall: how good the answers were."""
+    return [metric for metric in measurement.metrics if not metric.unit and metric.direction == "higher"]
 
 
 def tail_latency(measurement: Measurement) -> Metric | None:
@@ -49,7 +43,7 @@ def headline_metrics(measurement: Measurement) -> list[Metric]:
 
 
 def headline_text(record: RunRecord) -> str:
-    """`search: throughput 412 1/s, response p99 12.3 ms, recall@10 0.98`, or nothing."""
+    """`search: 412 ops/s, response p99 12.3 ms, recall@10 0.98`, or nothing."""
     measurement = main_measurement(record)
     if measurement is None:
         return ""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from aifbench.errors import ResultError
@@ -14,6 +15,7 @@ MASK = b"***"
 MIN_SECRET_CHARS = 4  # shorter values would mask ordinary words
 
 _KEY = rb"(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|credentials?)"
+_SECRET_NAME = re.compile(_KEY + rb"$", re.IGNORECASE)
 _IS = rb"""\\?["']?\s*[=:]\s*\\?"""
 _PRIVATE_KEY = rb"-----%s [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----"
 _KEY_BEGIN = re.compile(_PRIVATE_KEY % b"BEGIN")
@@ -77,6 +79,25 @@ def mask_lines(
         yield _mask(masked, secrets, is_script)
 
 
+def mask_json(value: Any, secrets: Sequence[bytes] = ()) -> Any:
+    """A JSON document without secrets: in every text, and whatever text has a secret's name."""
+    if isinstance(value, str):
+        return b"".join(mask_lines([value.encode()], secrets)).decode()
+    if isinstance(value, list):
+        return [mask_json(item, secrets) for item in value]
+    if isinstance(value, dict):
+        return {mask_json(key, secrets): _mask_member(key, item, secrets) for key, item in value.items()}
+    return value
+
+
+def _mask_member(key: str, value: Any, secrets: Sequence[bytes]) -> Any:
+    if not _SECRET_NAME.search(key.encode()):
+        return mask_json(value, secrets)
+    if isinstance(value, list):
+        return [_mask_member(key, item, secrets) for item in value]
+    return MASK.decode() if isinstance(value, str) and value else mask_json(value, secrets)
+
+
 def _mask(line: bytes, secrets: Sequence[bytes], is_script: bool) -> bytes:
     for secret in secrets:
         line = line.replace(secret, MASK)
@@ -87,14 +108,12 @@ def _mask(line: bytes, secrets: Sequence[bytes], is_script: bool) -> bytes:
 
 
 def _keep_name(match: re.Match[bytes], is_script: bool) -> bytes:
-    """The mask in the place of the value alone, in quotes where JSON needs them."""
+    """The mask in the place of the value alone, in the quotes that the value had."""
     name = match[1]
     value = match[0][len(name) :]
     if is_script and value.lstrip(b"\"'").startswith(b"$"):
         return match[0]
     quote_mark = value[:1] if value[:1] in (b'"', b"'") else b""
-    if re.search(rb'"\s*:\s*$', name):
-        quote_mark = b'"'
     return name + quote_mark + MASK + quote_mark
 
 

@@ -21,8 +21,8 @@ def step_of(duration_s: float) -> float:
     return 0.1 if duration_s < 10 else float(math.ceil(duration_s / MAX_POINTS))
 
 
-def time_series(samples: Samples, times: Times) -> tuple[dict[str, Column], float]:
-    """Columns over the whole phase, warm-up and drain included, and the seconds that one row covers.
+def time_series(samples: Samples, times: Times, end_ns: int) -> tuple[dict[str, Column], float]:
+    """Columns from the phase's start to `end_ns`, or the last event after it, and the seconds of one row.
 
     `rate` counts successes and `errors` the others, in the row of their end; `in_flight` is the number sent
     and not finished at the row's end; `p50_ms`, `p99_ms` and `max_ms` are those of the operations intended in
@@ -30,7 +30,7 @@ def time_series(samples: Samples, times: Times) -> tuple[dict[str, Column], floa
     """
     if not len(samples):
         return {}, 1.0
-    end_s = max(int(samples.sent_ns.max()), int(samples.finished_ns.max())) / 1e9
+    end_s = max(end_ns, int(samples.sent_ns.max()), int(samples.finished_ns.max())) / 1e9
     step_s = step_of(end_s)
     rows = max(1, math.floor(end_s / step_s + 1e-9))
     step_ns = step_s * 1e9

@@ -31,7 +31,7 @@ def summarise(samples: Samples, facts: StreamFacts, reports: Sequence[WorkerRepo
     view = View.of(samples, facts)
     window = view.window
     numbers = _metrics(view, reports)
-    series, step_s = time_series(samples, view.times)
+    series, step_s = time_series(samples, view.times, window.end_ns)
     return Measurement(
         phase=facts.phase,
         stream=facts.stream,
@@ -71,6 +71,7 @@ def _seen(view: View, reports: Sequence[WorkerReport], numbers: tuple[Metric, ..
     return Seen(
         open_loop=facts.open_loop,
         timed=facts.measure_s is not None,
+        stationary=facts.can_settle,
         workers=facts.workers,
         operations=view.operations,
         successes=successes,
@@ -79,10 +80,11 @@ def _seen(view: View, reports: Sequence[WorkerReport], numbers: tuple[Metric, ..
         p50_ms=_ms(latencies.at_ns(0.5)),
         p99_ms=_ms(latencies.at_ns(0.99)),
         max_ms=_ms(latencies.at_ns(1)),
-        lag_p99_ms=_lag_p99_ms(view) if facts.open_loop else None,
+        lag_p50_ms=_lag_ms(view, 0.5) if facts.open_loop else None,
+        lag_p99_ms=_lag_ms(view, 0.99) if facts.open_loop else None,
         served_share=_served_share(view),
-        steady=window.steady.steady,
-        cut_share=1 - window.length_s / window.duration_s if window.duration_s else 0.0,
+        steady=window.steady,
+        unsteady_share=window.unsteady_share,
         cpu_share=metrics.cpu_share(reports),
         loop_delay_s=max((report.loop_delay_max_s for report in reports), default=0.0),
         hosts=len({report.host for report in reports}),
@@ -102,11 +104,11 @@ def _ms(value_ns: int | None) -> float | None:
     return None if value_ns is None else value_ns / 1e6
 
 
-def _lag_p99_ms(view: View) -> float | None:
+def _lag_ms(view: View, q: float) -> float | None:
     lags_ns = view.times.lag_ns[view.window.rows]
     if not len(lags_ns):
         return None
-    place = quantile_rank(len(lags_ns), 0.99) - 1
+    place = quantile_rank(len(lags_ns), q) - 1
     return float(np.partition(lags_ns, place)[place]) / 1e6
 
 

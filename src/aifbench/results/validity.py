@@ -27,13 +27,15 @@ class Answers:
 class Seen:
     """What the rules look at, about one stream. None means not known or not applicable.
 
-    `timed` is False for fixed work. `served_share` is the rate served by the rate offered, `cut_share` the
-    part of `duration_s` left out as not yet steady, `steady` None when too short to judge. `cpu_share` is
-    that of the busiest worker, of one core. `lost` and `limited` hold the workers' own words.
+    `timed` is False for fixed work, `stationary` also where the work changes what it meets. `served_share` is
+    the rate served by the rate offered. `steady` is None when too short to judge, and `unsteady_share` the
+    part before the steady state. `cpu_share` is that of the busiest worker, of one core. `lost` and `limited`
+    hold the workers' own words.
     """
 
     open_loop: bool = False
     timed: bool = True
+    stationary: bool = True
     workers: int = 1
     operations: int = 0
     successes: int = 0
@@ -42,10 +44,11 @@ class Seen:
     p50_ms: float | None = None
     p99_ms: float | None = None
     max_ms: float | None = None
+    lag_p50_ms: float | None = None
     lag_p99_ms: float | None = None
     served_share: float | None = None
     steady: bool | None = None
-    cut_share: float = 0.0
+    unsteady_share: float = 0.0
     cpu_share: float | None = None
     loop_delay_s: float = 0.0
     hosts: int = 1
@@ -129,27 +132,23 @@ def _has_lag(seen: Seen) -> bool:
 
 
 def _has_lag_share(seen: Seen) -> bool:
-    return _has_lag(seen) and bool(seen.p50_ms)
+    return _has_lag(seen) and bool(seen.p50_ms and seen.p99_ms)
 
 
 def _is_late(seen: Seen) -> bool:
-    return _has_lag_share(seen) and _lag_percent(seen) > _LAG_WARN_PERCENT
+    return _has_lag_share(seen) and _lag_percent(seen.lag_p50_ms, seen.p50_ms) > _LAG_WARN_PERCENT
 
 
 def _has_rate(seen: Seen) -> bool:
     return _measured(seen) and seen.served_share is not None
 
 
-def _settled(seen: Seen) -> bool:
-    return _timed(seen) and seen.steady is True
+def _judged_stationary(seen: Seen) -> bool:
+    return _measured(seen) and seen.stationary and seen.steady is not None
 
 
-def _drifts_timed(seen: Seen) -> bool:
-    return _timed(seen) and seen.steady is False
-
-
-def _drifts_fixed(seen: Seen) -> bool:
-    return _fixed(seen) and seen.steady is False
+def _judged_changing(seen: Seen) -> bool:
+    return _measured(seen) and not seen.stationary and seen.steady is not None
 
 
 def _unjudged(seen: Seen) -> bool:
@@ -225,33 +224,41 @@ def _lag(seen: Seen) -> Finding:
     return Finding(lag_ms, message, _spread(seen))
 
 
-def _lag_percent(seen: Seen) -> float:
-    return 100 * (seen.lag_p99_ms or 0.0) / (seen.p50_ms or inf)
+def _lag_percent(lag_ms: float | None, latency_ms: float | None) -> float:
+    return 100 * (lag_ms or 0.0) / (latency_ms or inf)
 
 
-def _lag_share(seen: Seen) -> Finding:
-    percent = _lag_percent(seen)
-    message = f"the generator's lag (p99) is {format_number(percent, 2)} % of the median latency"
+def _lag_at_median(seen: Seen) -> Finding:
+    return _lag_share(seen, "median", _lag_percent(seen.lag_p50_ms, seen.p50_ms))
+
+
+def _lag_in_tail(seen: Seen) -> Finding:
+    return _lag_share(seen, "p99", _lag_percent(seen.lag_p99_ms, seen.p99_ms))
+
+
+def _lag_share(seen: Seen, which: str, percent: float) -> Finding:
+    """Like against like: a late send now and then spoils a tail, not a median. It can only lengthen it."""
+    message = f"the generator's {which} lag is {format_number(percent, 2)} % of the {which} latency"
     return Finding(percent, message, _spread(seen))
 
 
-def _cut(seen: Seen) -> Finding:
-    percent = 100 * seen.cut_share
-    return Finding(
-        percent,
-        f"steady after leaving out the first {format_number(percent, 2)} % of the measured time",
-        "let the service warm up for longer: --warmup",
-    )
-
-
-def _unsettled(seen: Seen) -> Finding:
-    if seen.timed:
+def _steadiness(seen: Seen) -> Finding:
+    if not seen.steady:
         message = "latency did not settle: the numbers depend on when one looks"
         advice = "let the service warm up for longer with --warmup, or lower --rate if its queue was growing"
+        return Finding(100, message, advice)
+    percent = 100 * seen.unsteady_share
+    message = f"steady after the first {format_number(percent, 2)} % of the time, which is left out"
+    return Finding(percent, message, "let the service warm up for longer: --warmup")
+
+
+def _constancy(seen: Seen) -> Finding:
+    percent = 100 * seen.unsteady_share if seen.steady else 100
+    if percent > _UNSTEADY_WARN_PERCENT:
+        message = "the time per operation changed on the way: the numbers hold for this amount of work only"
     else:
-        message = "the time per operation changed on the way: the rate holds for this amount of work only"
-        advice = "compare only with runs of the same size"
-    return Finding(100, message, advice)
+        message = f"the time per operation was steady after {format_number(percent, 2)} % of the work"
+    return Finding(percent, message, "compare only with runs of the same size and duration")
 
 
 def _too_few_to_judge(seen: Seen) -> Finding:
@@ -344,6 +351,7 @@ def _more(seen: Seen) -> str:
 
 
 _LAG_WARN_PERCENT = 5
+_UNSTEADY_WARN_PERCENT = 25
 _CPU_WARN_PERCENT = 85
 _CLOCK_INVALID_MS = 10
 _OMISSION_WARN = 2
@@ -358,10 +366,10 @@ RULES = (
     Rule("ERRORS", _measured, _errors, 0.1, 1, "%"),
     Rule("RATE", _has_rate, _rate, 99, 95, "%", floor=True),
     Rule("LAG", _has_lag, _lag, 1, inf, "ms"),
-    Rule("LAG", _has_lag_share, _lag_share, _LAG_WARN_PERCENT, 25, "%"),
-    Rule("STEADY", _settled, _cut, 25, 50, "%"),
-    Rule("STEADY", _drifts_timed, _unsettled, 25, 50, "%"),
-    Rule("STEADY", _drifts_fixed, _unsettled, 25, inf, "%"),
+    Rule("LAG", _has_lag_share, _lag_at_median, _LAG_WARN_PERCENT, 25, "%"),
+    Rule("LAG", _has_lag_share, _lag_in_tail, 2 * _LAG_WARN_PERCENT, 50, "%"),
+    Rule("STEADY", _judged_stationary, _steadiness, _UNSTEADY_WARN_PERCENT, 50, "%"),
+    Rule("STEADY", _judged_changing, _constancy, _UNSTEADY_WARN_PERCENT, inf, "%"),
     Rule("STEADY", _unjudged, _too_few_to_judge, 30, -inf, "operations", floor=True),
     Rule("SAMPLES", _timed, _samples, 3 * _P99_MIN, _P50_MIN, "operations", floor=True),
     Rule("SAMPLES", _fixed, _samples, 3 * _P50_MIN, -inf, "operations", floor=True),

@@ -1,8 +1,8 @@
 """Which operations a measurement describes, and how long each took.
 
-* The window starts after the warm-up and, in a timed phase, after what `stats.steady` finds not yet
-  steady. Fixed work is never cut: its result is all of the work by all of the time. The window ends as
-  planned, or for fixed work when the last operation ended.
+* The window starts after the warm-up and, where the load is stationary, after what `stats.steady` finds not
+  yet steady. Fixed work is never cut: its result is all of the work by all of the time. The window ends
+  as planned, or for fixed work when the last operation ended.
 * Operations belong to the window by the time they were intended. Each counts with whatever became of it,
   also after the window's end: to take only those that finished inside would leave out the slowest.
 * Open loop looks at *response* time (from intended), closed loop at *service* time (from sent).
@@ -23,7 +23,7 @@ from aifbench.load.plan import Quality
 from aifbench.load.samples import NOT_SEEN, Int64, Samples
 from aifbench.load.workload import OutcomeKind
 from aifbench.stats.intervals import quantile_rank
-from aifbench.stats.steady import Steady, settle
+from aifbench.stats.steady import settle
 
 Bools = NDArray[np.bool_]
 
@@ -50,8 +50,14 @@ class StreamFacts:
     via: str = ""
     workers: int = 1
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_stationary: bool = True
     samples_file: str = ""
     started_utc: str = ""
+
+    @property
+    def can_settle(self) -> bool:
+        """A steady state is to be expected: timed, and the same load from beginning to end."""
+        return self.measure_s is not None and self.is_stationary
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,8 @@ class Times:
 class Window:
     """Samples number `first` to `last` (exclusive) were intended in it.
 
-    `duration_s` is its length before the steady-state cut.
+    `duration_s` is its length before the steady-state cut, and `unsteady_share` the part of it (of fixed
+    work: of its operations) that comes before the steady state.
     """
 
     start_ns: int
@@ -80,7 +87,8 @@ class Window:
     first: int
     last: int
     duration_s: float
-    steady: Steady
+    steady: bool | None
+    unsteady_share: float
 
     @property
     def length_s(self) -> float:
@@ -165,10 +173,12 @@ def _window_of(samples: Samples, facts: StreamFacts, times: Times) -> Window:
     duration_s = (end_ns - start_ns) / 1e9
     places = first + np.flatnonzero(times.has_latency[first:last])
     steady = settle(times.latency_ns[places])
-    if steady.cut and facts.measure_s is not None:
+    unsteady_share = steady.cut / len(places) if steady.cut else 0.0
+    if steady.cut and facts.can_settle:
         first = int(places[steady.cut])
+        unsteady_share = (int(samples.intended_ns[first]) - start_ns) / (end_ns - start_ns)
         start_ns = int(samples.intended_ns[first])
-    return Window(start_ns, end_ns, first, last, duration_s, steady)
+    return Window(start_ns, end_ns, first, last, duration_s, steady.steady, unsteady_share)
 
 
 def _latencies_of(times: Times, window: Window) -> Latencies:

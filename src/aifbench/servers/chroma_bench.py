@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from aifbench.errors import BenchError, UsageError
@@ -57,9 +58,8 @@ class ChromaBenchmark:
             elif name == "search":
                 yield self._timed("search", (self._search_stream(),))
             elif name == "mixed":
-                yield self._timed(
-                    "mixed", (self._search_stream(), self._trickle_stream()), self._verify_mixed
-                )
+                search = replace(self._search_stream(), is_stationary=False)
+                yield self._timed("mixed", (search, self._trickle_stream()), self._verify_mixed)
             else:
                 yield self._delete()
 
@@ -175,6 +175,7 @@ class ChromaBenchmark:
             limit=(len(self._dataset.vectors) - base) // batch,
             items="vectors",
             via=self._options["via"],
+            is_stationary=False,
         )
 
     def _timed(self, name: str, streams: tuple[StreamPlan, ...], verify: Any = lambda _: {}) -> Phase:

@@ -212,6 +212,7 @@ def stream_facts(phase: Phase, stream: StreamPlan, samples_file: str, start_wall
         via=stream.via,
         workers=stream.workers,
         parameters=phase.parameters,
+        is_stationary=stream.is_stationary,
         samples_file=samples_file,
         started_utc=utc_text(start_wall_s),
     )

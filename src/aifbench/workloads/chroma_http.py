@@ -80,7 +80,11 @@ def find_collection(endpoint: Endpoint, name: str) -> tuple[str, Limits]:
 
 
 class Search:
-    """Operation i asks for the k nearest neighbours of query i modulo the number of queries."""
+    """Operation i asks for the k nearest neighbours of query i modulo the number of queries.
+
+    The data set's filter applies; it needs what `Ingest` stores with `attributes`. Qualities are
+    recall by id and tie-aware recall: see AnswerScorer.
+    """
 
     def __init__(self, dataset: str, collection: str, k: int = 10) -> None:
         self._dataset_path = dataset

@@ -4,7 +4,6 @@ Scoring an answer (some 10 µs) is part of the operation here, because a blockin
 afterwards; the client's own work is a hundred times that.
 """
 
-from contextlib import suppress
 from typing import Any
 
 from aifbench.cluster.endpoint import Endpoint
@@ -40,8 +39,6 @@ class _Client:
         self.collection = self._client.get_collection(name, embedding_function=None)
 
     def close(self) -> None:
-        with suppress(AttributeError):  # not public, but the SDK's close leaves its connections open
-            self._client._server._session.close()
         self._client.close()
 
 

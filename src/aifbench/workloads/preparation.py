@@ -6,8 +6,8 @@ Deterministic, and reused when the same is asked for again.
 import hashlib
 import json
 import math
-import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -35,15 +35,16 @@ def prepare_dataset(spec: DatasetSpec, directory: Path) -> Path:
     target = directory / f"{_name(spec)}-{_fingerprint(spec, source)[:12]}"
     if target.is_dir():
         return target
-    partial = directory / f".{target.name}.{os.getpid()}.part"
     try:
-        partial.mkdir(parents=True, exist_ok=True)
-        _write(spec, source, partial)
-        _publish(partial, target)
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=directory))
+        try:
+            _write(spec, source, partial)
+            _publish(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise WorkloadError(f"cannot prepare data in {directory}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target
 
 
@@ -89,19 +90,17 @@ def _write_synthetic(spec: DatasetSpec, path: Path) -> str:
     rows, dim = spec.vectors or 20_000, spec.dim or 128
     queries = spec.queries or 1_000
     source = synthetic.make_source(spec.shape, spec.seed, dim)
-    clusters = np.lib.format.open_memmap(path / "clusters.npy", mode="w+", dtype=np.uint8, shape=(rows,))
+    clusters = []
 
     def vectors() -> Iterator[Vectors]:
-        at = 0
         for block in source.vectors(rows):
-            clusters[at : at + len(block.clusters)] = block.clusters
-            at += len(block.clusters)
+            clusters.append(block.clusters)
             yield block.vectors
 
     digest = hashlib.sha256()
     _write_rows(path / "vectors.npy", (rows, dim), vectors(), digest)
     _write_rows(path / "queries.npy", (queries, dim), (b.vectors for b in source.queries(queries)), digest)
-    clusters.flush()
+    np.save(path / "clusters.npy", np.concatenate(clusters))
     return digest.hexdigest()
 
 
@@ -130,13 +129,13 @@ def _float_blocks(data: NDArray[Any], name: str) -> Iterator[Vectors]:
 
 
 def _write_rows(path: Path, shape: tuple[int, ...], blocks: Iterable[Vectors], digest: Any) -> None:
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    at = 0
-    for block in blocks:
-        out[at : at + len(block)] = block
-        digest.update(np.ascontiguousarray(block))
-        at += len(block)
-    out.flush()
+    # By write, not through a memory map: a full disk must be an error here, not a fatal signal.
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for block in blocks:
+            data = np.ascontiguousarray(block, "<f4").data
+            digest.update(data)
+            file.write(data)
 
 
 def _answers(

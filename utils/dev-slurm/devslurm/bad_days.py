@@ -1,19 +1,20 @@
 """Bad days on demand: each function makes one trouble of a production cluster happen, or ends it."""
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
 
-from devslurm import config, daemons, nodes
-from devslurm.cluster import ROOT, SLURM_CONF, Cluster, DevSlurmError, Node, load_cluster
-from devslurm.machine import pid_of, process_state, run, say, send, start, stop, succeeds, wait_for
+from devslurm import config, daemons, late_files, nodes
+from devslurm.cluster import ROOT, SLURM_CONF, Cluster, DevSlurmError, load_cluster
+from devslurm.machine import pid_of, process_state, run, say, send, stop, succeeds, wait_for
 
 
 def crash(node: str) -> None:
     """Power cut. Slurm notices after 16 to 20 s; see `drain` for an orderly farewell."""
-    nodes.power_off(load_cluster().node(node))
+    crashed = load_cluster().node(node)
+    nodes.power_off(crashed)
+    late_files.lose(crashed)
 
 
 def revive(node: str) -> None:
@@ -113,48 +114,14 @@ def late_logs(node: str, seconds: str, directory: str | None = None) -> None:
     """What the node writes into `directory` reaches the others only every `seconds`; "off" ends it."""
     late_node = load_cluster().node(node)
     if seconds == "off":
-        _end_late_logs(late_node)
+        late_files.end(late_node)
         return
     if directory is None or not Path(directory).is_dir():
         raise DevSlurmError(f"late-logs needs a directory that exists, not {directory!r}")
-    if not seconds.replace(".", "", 1).isdigit():
-        raise DevSlurmError(f"late-logs needs a number of seconds or off, not {seconds!r}")
-    _end_late_logs(late_node)
-    _begin_late_logs(late_node, seconds, Path(directory).resolve())
-
-
-def _late_directory(node: Node) -> Path:
-    return ROOT / "late" / node.name
-
-
-def _begin_late_logs(node: Node, seconds: str, shared: Path) -> None:
-    """An overlay on the node: it sees the shared directory, but its writes stay in a private layer."""
-    private, work = _late_directory(node) / "private", _late_directory(node) / "work"
-    private.mkdir(parents=True)
-    work.mkdir()
-    shutil.copymode(shared, private)
-    (_late_directory(node) / "shared").symlink_to(shared)
-    layers = f"lowerdir={shared},upperdir={private},workdir={work}"
-    run(*nodes.command_inside(node, ["mount", "-t", "overlay", "-o", layers, "late-logs", str(shared)]))
-    script = f"while sleep {seconds}; do {_DELIVER}; done"
-    start(f"late-{node.name}", "bash", "-c", script, "late-logs", str(private), str(shared))
-
-
-_DELIVER = 'cd "$1" && find . -type f -exec cp --archive --update --parents --target-directory="$2" {} +'
-
-
-def _end_late_logs(node: Node) -> None:
-    late = _late_directory(node)
-    if not late.exists():
-        return
-    private, shared = late / "private", (late / "shared").readlink()
-    if pid_of(node.name):
-        unmount = nodes.command_inside(node, ["umount", str(shared)])
-        if not succeeds(*unmount):
-            raise DevSlurmError(f"a job on {node.name} still writes to {shared}; end it first")
-    stop(f"late-{node.name}", signal.SIGKILL)
-    run("bash", "-c", _DELIVER, "late-logs", str(private), str(shared))
-    shutil.rmtree(late)
+    if not seconds.isdecimal() or int(seconds) == 0:
+        raise DevSlurmError(f"late-logs needs a whole number of seconds or off, not {seconds!r}")
+    late_files.end(late_node)
+    late_files.begin(late_node, int(seconds), Path(directory).resolve())
 
 
 def heal() -> None:
@@ -166,7 +133,7 @@ def heal() -> None:
         remember()
     for node in cluster.nodes:
         revive(node.name)
-        _end_late_logs(node)
+        late_files.end(node)
 
 
 def _heal_daemons(cluster: Cluster) -> None:

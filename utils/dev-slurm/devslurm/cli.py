@@ -1,9 +1,13 @@
 """The command line: one sub-command per thing that can happen to a cluster."""
 
 import argparse
+import fcntl
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from devslurm import bad_days, life
 from devslurm.cluster import DevSlurmError
@@ -97,14 +101,29 @@ def _late_logs(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `dev-slurm status | head` ends without a traceback
     args = _parser().parse_args(argv)
     if os.geteuid() != 0:
         return _fail(NEEDS_ROOT)
     try:
-        args.call(args)
+        with _one_command_at_a_time():
+            args.call(args)
     except DevSlurmError as error:
         return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted; if the cluster is half up now: dev-slurm up, or dev-slurm down")
     return 0
+
+
+@contextmanager
+def _one_command_at_a_time() -> Iterator[None]:
+    """Hold a lock on this directory; a program that replaces us (`shell`) does not inherit it."""
+    directory = os.open(Path(__file__).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _fail(reason: str) -> int:

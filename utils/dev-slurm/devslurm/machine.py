@@ -31,6 +31,8 @@ def run(*argv: str, stdin: str | None = None, timeout_s: float = 60) -> str:
         done = subprocess.run(
             argv, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
         )
+    except FileNotFoundError:
+        raise DevSlurmError(f"{argv[0]}: no such command here") from None
     except subprocess.TimeoutExpired:
         raise DevSlurmError(f"{' '.join(argv)}: no answer in {timeout_s:g} s") from None
     if done.returncode:
