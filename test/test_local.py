@@ -149,7 +149,8 @@ class Ending(LocalCase):
         self.says(job_id, "up")
         self.scheduler.cancel([job_id])
         self.assertIn(self.info(job_id).state, (JobState.COMPLETING, JobState.CANCELLED))
-        self.assertIs(self.final(job_id).state, JobState.CANCELLED)
+        info = self.final(job_id)
+        self.assertEqual((info.state, info.reason, info.advice), (JobState.CANCELLED, "", ""))
         self.assertIn("bye", self.log(job_id))
         self.assert_nothing_left(job_id)
 
@@ -175,6 +176,21 @@ class Ending(LocalCase):
         self.final(job_id)
         self.scheduler.cancel([job_id, "99", "../x"])
         self.assertIs(self.info(job_id).state, JobState.COMPLETED)
+
+    def test_a_cancel_that_comes_before_the_supervisor_is_not_lost(self) -> None:
+        job_id = self.submit("exit 0")
+        self.final(job_id)
+        self.assert_nothing_left(job_id)
+        job_dir = self.dir / "jobs" / job_id
+        (job_dir / "started.json").unlink()
+        (job_dir / "ended.json").unlink()
+        (job_dir / "script").write_text("#!/bin/bash\nsleep 100\n")
+        self.assertIs(self.info(job_id).state, JobState.PENDING)
+        self.scheduler.cancel([job_id])
+        supervise = "import sys; from aifbench.cluster.local_job import main; main()"
+        environment = {**os.environ, "PYTHONPATH": str(SRC)}
+        subprocess.run([sys.executable, "-c", supervise, "run", job_dir], env=environment, check=True)
+        self.assertIs(self.final(job_id).state, JobState.CANCELLED)
 
     def test_killing_the_supervisor_softly_cancels(self) -> None:
         job_id = self.submit("sleep 100")

@@ -7,6 +7,7 @@ import tempfile
 import unittest
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 from test.fakes.clock import FakeClock
@@ -38,7 +39,7 @@ class StoreTest(unittest.TestCase):
         self.clock = FakeClock(wall_s=1_795_180_495.0)  # 2026-11-20T13:14:55Z
         self.store = RunStore(self.results, self.clock)
 
-    def add(self, record: RunRecord | None = None, **changes: object) -> RunRecord:
+    def add(self, record: RunRecord | None = None, **changes: Any) -> RunRecord:
         """A finished run as `create` and `write` leave it."""
         created = self.store.create(CHROMA, {"bench": "search"})
         base = record or sample_record()
@@ -233,7 +234,7 @@ class Listing(StoreTest):
         self.clock.elapsed_s += DAY_S
         self.warned = self.add()
 
-    def ids(self, *filters: str, **options: object) -> list[str]:
+    def ids(self, *filters: str, **options: Any) -> list[str]:
         return [summary.run_id for summary in self.store.list(filters, **options)]
 
     def test_newest_first_with_everything_a_list_shows(self) -> None:

@@ -1,12 +1,14 @@
 """A Session without scheduler, disk or load: services become what a test says, runs appear at once."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.cluster.jobs import JobInfo, JobState
+from aifbench.doctor import Finding
 from aifbench.errors import NotReady, ServiceDied, UnknownRun, UnknownService
 from aifbench.load.progress import LoadStatus, Progress
 from aifbench.options import Option, nearest, resolve_options
@@ -31,27 +33,21 @@ BENCH_OPTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
-
 class FakeSession:
     """Records its calls. `stages` is what a service goes through while `check` waits for it.
 
-    An operation named in `interrupted` meets Ctrl-C; one in `failing` raises that error.
+    An operation in `interrupted` meets Ctrl-C that many times; one in `failing` raises that error.
     """
 
     def __init__(self, *services: str) -> None:
         self.services: dict[str, ServiceStatus] = {}
         self.records: list[RunRecord] = []
         self.calls: list[tuple[Any, ...]] = []
+        self._cached: list[ServiceStatus] = []
+        self.during_status: Callable[[], None] = lambda: None
         self.stages: Sequence[Stage] = (Stage.QUEUED, Stage.STARTING, Stage.READY)
         self.verdict = Verdict.VALID
-        self.interrupted: set[str] = set()
+        self.interrupted: dict[str, int] = {}
         self.failing: dict[str, BaseException] = {}
         self.findings = [Finding("python", True, "3.11"), Finding("scheduler", True, "local")]
         for name in services:
@@ -80,6 +76,10 @@ class FakeSession:
     def instances(self) -> list[str]:
         return [name for name, status in self.services.items() if status.is_alive]
 
+    def kind_of(self, name: str) -> str:
+        self._known(name)
+        return self.services[name].kind
+
     def start(self, kind: str, given: Mapping[str, Any]) -> ServiceStatus:
         values = resolve_options(self.start_options(kind), given)
         name = values["name"] or kind
@@ -93,10 +93,12 @@ class FakeSession:
 
     def status(self, *, max_age_s: float = 5.0) -> list[ServiceStatus]:
         self._enter("status", max_age_s)
-        return self.cached_status()
+        self.during_status()
+        self._cached = list(self.services.values())
+        return self._cached
 
     def cached_status(self) -> list[ServiceStatus]:
-        return list(self.services.values())
+        return self._cached
 
     def check(
         self, name: str, *, wait_s: float = 0, progress: Callable[[ServiceStatus], None] = lambda _: None
@@ -191,7 +193,7 @@ class FakeSession:
         if operation in self.failing:
             raise self.failing[operation]
         if operation in self.interrupted:
-            raise KeyboardInterrupt
+            _press_ctrl_c(self.interrupted[operation])
 
     def _known(self, name: str) -> None:
         if name not in self.services:
@@ -221,3 +223,11 @@ class FakeSession:
         )
         self.records.append(record)
         return record
+
+
+def _press_ctrl_c(times: int) -> None:
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        if times > 1:
+            _press_ctrl_c(times - 1)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,19 +87,26 @@ class LocalProcess:
         """A job directory that appears complete under a free id: rename never replaces a full directory."""
         self._jobs_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".new-", dir=self._jobs_dir))
-        shutil.copyfile(spec.script, draft / "script")
+        try:
+            shutil.copyfile(spec.script, draft / "script")
+            return self._place(draft, spec)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _place(self, draft: Path, spec: JobSpec) -> tuple[str, Path]:
         number = max(self._ids(), default=0) + 1
         while True:
+            job_dir = self._jobs_dir / str(number)
             log_path = str(spec.log_path.absolute()).replace("%j", str(number))
             local_job.write_json(draft / "job.json", self._job(spec, log_path))
             try:
-                draft.rename(self._jobs_dir / str(number))
+                draft.rename(job_dir)
             except OSError:
-                if not (self._jobs_dir / str(number)).exists():
+                if not job_dir.exists():
                     raise
                 number += 1
             else:
-                return str(number), self._jobs_dir / str(number)
+                return str(number), job_dir
 
     def _job(self, spec: JobSpec, log_path: str) -> dict[str, Any]:
         return {
@@ -118,16 +126,19 @@ class LocalProcess:
             return []
 
     def _cancel(self, job_dir: Path) -> None:
-        (job_dir / "cancel").touch()
+        started = local_job.read_json(job_dir / "started.json")
+        if started is not None and started["host"] != os.uname().nodename:
+            raise SchedulerError(f"job {job_dir.name} runs on {started['host']}", hint="cancel it there")
+        with suppress(OSError):  # a full disk must not keep a job alive
+            (job_dir / "cancel").touch()
+        # Read again: a supervisor that starts just now sees either the file or the signal.
         started = local_job.read_json(job_dir / "started.json")
         if started is None:
-            return  # the supervisor looks for the cancel file as soon as it has started
-        if started["host"] != os.uname().nodename:
-            raise SchedulerError(f"job {job_dir.name} runs on {started['host']}", hint="cancel it there")
+            return
         if _is_alive(started):
             processes.send([started["pid"]], signal.SIGTERM)
-        else:
-            _supervise("end", job_dir, os.environ, job_dir)
+        elif failure := _supervise("end", job_dir, os.environ, job_dir):
+            raise SchedulerError(f"job {job_dir.name} could not be cancelled: {failure}")
 
     def _info(self, job_id: str) -> JobInfo:
         job_dir = self._jobs_dir / job_id
@@ -245,15 +256,13 @@ def _is_alive(started: Mapping[str, Any]) -> bool:
 
 def _ended(info: JobInfo, ended: Mapping[str, Any]) -> JobInfo:
     state = JobState(ended["state"])
+    exit_code, signal_number = ended["exit_code"], ended["signal"]
     reason, advice = "", ""
     if state is JobState.TIMEOUT:
         reason, advice = "TimeLimit", "it reached its time limit: ask for more with --time"
-    elif ended["exit_code"]:
-        reason = "NonZeroExitCode"
-        advice = _EXIT_ADVICE.get(ended["exit_code"], "")
-    elif ended["signal"] and state is JobState.FAILED:
-        reason = "Signalled"
-        advice = _EXIT_ADVICE.get(128 + ended["signal"], "")
+    elif state is JobState.FAILED:
+        reason = "NonZeroExitCode" if exit_code else "Signalled"
+        advice = _EXIT_ADVICE.get(exit_code or 128 + signal_number, "")
     if ended["left_pids"]:
         left = ", ".join(map(str, ended["left_pids"]))
         advice = f"these of its processes do not end even on SIGKILL: {left}"
@@ -262,8 +271,8 @@ def _ended(info: JobInfo, ended: Mapping[str, Any]) -> JobInfo:
         state=state,
         reason=reason,
         advice=advice,
-        exit_code=ended["exit_code"],
-        signal=ended["signal"],
+        exit_code=exit_code,
+        signal=signal_number,
         elapsed_s=ended.get("elapsed_s"),
     )
 

@@ -13,21 +13,13 @@ import numpy as np
 
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import Assignment, StopFlag, assign
-from aifbench.load.call_loop import CallLoop
+from aifbench.load.call_loop import CallLoop, outcome_of
 from aifbench.load.clocksync import Offset
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
-from aifbench.load.recorder import (
-    ErrorTally,
-    Recorder,
-    answers_path,
-    count_rows,
-    qualities_path,
-    read_table,
-    rows_path,
-)
+from aifbench.load.recorder import ErrorTally, Recorder, answers_path, count_rows, read_rows, rows_path
 from aifbench.load.rendezvous import rows_name
 from aifbench.load.wire_loop import WireLoop
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.workload import Outcome, OutcomeKind
 
 # Beyond this many answers a worker interprets an evenly spread part; the rest count as unchecked.
 MAX_INTERPRETED = 200_000
@@ -59,7 +51,7 @@ class Engine:
         stop: StopFlag,
         *,
         offset: Offset | None = None,
-        on_tick: Callable[[], None] | None = None,
+        on_tick: Callable[[], None] = lambda: None,
     ) -> WorkerReport:
         """Load from `start_ns` (perf_counter_ns); returns when all samples are on disk and interpreted."""
         part = assign(self._plan, self._stream, self._worker, start_ns, stop)
@@ -82,12 +74,14 @@ class Engine:
         try:
             loop.run()
         finally:
-            cpu_s, wall_ns = time.process_time() - cpu_s, time.perf_counter_ns() - max(wall_ns, start_ns)
+            cpu_s = time.process_time() - cpu_s
+            wall_ns = max(0, time.perf_counter_ns() - max(wall_ns, start_ns))
             step_ns = time.time_ns() - time.perf_counter_ns() - step_ns
             gc.enable()
             gc.unfreeze()
             recorder.close()
-        interpreted = self._interpret(recorder.errors) if isinstance(loop, WireLoop) else 0
+        keeps_answers = isinstance(loop, WireLoop) and not recorder.failure
+        interpreted = self._interpret(recorder.errors) if keeps_answers else 0
         offset = offset or Offset()
         return WorkerReport(
             stream=self._stream.name,
@@ -116,30 +110,36 @@ class Engine:
         return loop
 
     def _interpret(self, errors: ErrorTally) -> int:
-        """Read the kept answers, correct outcomes and items, write qualities; how many were read."""
+        """Read the kept answers; correct outcomes, items and qualities; how many were read."""
         path = rows_path(self._directory, self._name)
-        whole = read_table(path)
-        table = whole[1:]
-        ends = np.cumsum(table[:, 9])
-        good = np.flatnonzero(table[:, 5] == OutcomeKind.OK)
-        chosen = good[:: max(1, -(-len(good) // MAX_INTERPRETED))]
-        qualities = np.full((len(table), 2), np.nan, np.float32)
+        whole = read_rows(path)
+        rows = whole[1:]
+        ends = np.cumsum(rows["bytes_in"]).tolist()
+        good = np.flatnonzero(rows["outcome"] == OutcomeKind.OK)
+        chosen = good[:: max(1, -(-len(good) // MAX_INTERPRETED))].tolist()
         answers = answers_path(self._directory, self._name)
         with answers.open("rb") as file:
-            for row in chosen:
-                size = int(table[row, 9])
-                file.seek(int(ends[row]) - size)
-                outcome = self._workload.interpret(int(table[row, 0]), int(table[row, 6]), file.read(size))
-                table[row, 5], table[row, 7] = outcome.kind, outcome.items
-                qualities[row, : len(outcome.qualities)] = outcome.qualities
+            for number in chosen:
+                row = rows[number]
+                size = int(row["bytes_in"])
+                file.seek(ends[number] - size)
+                outcome = self._meaning(int(row["index"]), int(row["status"]), file.read(size))
+                row["outcome"], row["items"] = outcome.kind, outcome.items
+                row["qualities"][: len(outcome.qualities)] = outcome.qualities
                 if outcome.error:
                     errors.add(outcome.error)
-        qualities.tofile(qualities_path(self._directory, self._name))
         partial = path.with_suffix(".part")
         whole.tofile(partial)
         partial.replace(path)
         answers.unlink()
         return len(chosen)
+
+    def _meaning(self, index: int, status: int, body: bytes) -> Outcome:
+        try:
+            outcome: Outcome = self._workload.interpret(index, status, body)
+        except Exception as error:  # an answer nobody thought of must not cost the other ones
+            return outcome_of(error)
+        return outcome
 
 
 def load_workload(stream: StreamPlan) -> Any:

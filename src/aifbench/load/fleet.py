@@ -21,7 +21,15 @@ from aifbench.errors import FleetError
 from aifbench.load import rendezvous as rv
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.progress import LoadStatus, Progress
-from aifbench.load.recorder import count_errors, count_rows, read_new_rows, read_samples, response_ms
+from aifbench.load.recorder import (
+    answers_path,
+    count_errors,
+    count_rows,
+    read_new_rows,
+    read_samples,
+    response_ms,
+    rows_path,
+)
 from aifbench.load.samples import Samples
 
 # Time between the last worker's readiness and the common start: several polls of every worker.
@@ -48,6 +56,9 @@ class Launcher(Protocol):
 
     def failure(self) -> str:
         """Why the workers cannot finish, or nothing while they may. Cheap: called often."""
+
+    def has_ended(self, worker: int) -> bool:
+        """Whether this worker is known to be gone."""
 
     def stop(self) -> None:
         """End all workers; returns when they are gone or cannot be ended."""
@@ -90,6 +101,9 @@ class LocalLauncher:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
                 return f"load worker {index} ended ({how}){self._last_words(index)}"
         return ""
+
+    def has_ended(self, worker: int) -> bool:
+        return self._processes[worker].poll() is not None
 
     def _last_words(self, index: int) -> str:
         assert self._root is not None
@@ -151,6 +165,9 @@ class JobLauncher:
             elif info.advice:
                 self._failure = f"client job {self.job_id} will not start ({info.reason}): {info.advice}"
         return self._failure
+
+    def has_ended(self, worker: int) -> bool:  # noqa: ARG002 (a job ends as a whole)
+        return bool(self._failure)
 
     def stop(self) -> None:
         if not self.job_id:
@@ -224,7 +241,9 @@ class Fleet:
     def _stop_early(self, directory: Path, count: int) -> None:
         (self._root / rv.STOP).touch()
         deadline_s = self._clock.monotonic_s() + _STOP_GRACE_S
-        while len(_reports(directory, count)) < count and self._clock.monotonic_s() < deadline_s:
+        while self._clock.monotonic_s() < deadline_s:
+            if all(self._launcher.has_ended(k) for k in _silent(directory, count)):
+                return
             self._clock.sleep(_POLL_S)
 
     def _await_ready(self, directory: Path, count: int, progress: Progress) -> None:
@@ -278,14 +297,15 @@ class Fleet:
         began_s = self._clock.monotonic_s() + start_s - self._clock.wall_s()
         problem = ""
         give_up_s = float("inf")
-        while len(_reports(directory, count)) < count:
+        while silent := _silent(directory, count):
             now_s = self._clock.monotonic_s()
+            all_gone = all(self._launcher.has_ended(k) for k in silent)
             if not problem:
                 problem = self._launcher.failure() or watch()
                 if problem:
                     (self._root / rv.STOP).touch()
                     give_up_s = now_s + _STOP_GRACE_S
-            if now_s > give_up_s:
+            if all_gone or now_s > give_up_s:
                 break
             self._touch()
             display.refresh(now_s - began_s)
@@ -322,8 +342,9 @@ class PhaseOutcome:
 
     def discard_raw(self, stream: StreamPlan) -> None:
         """Remove the workers' own files, once the merged samples are stored."""
-        for path in self.directory.glob(f"{stream.name}-*.*"):
-            path.unlink()
+        for name in (rv.rows_name(stream.name, k) for k in range(stream.workers)):
+            rows_path(self.directory, name).unlink(missing_ok=True)
+            answers_path(self.directory, name).unlink(missing_ok=True)
 
 
 class _Display:
@@ -368,6 +389,11 @@ class _Display:
 def _reports(directory: Path, count: int) -> Sequence[WorkerReport]:
     found = (rv.read_json(directory / rv.report_file(k)) for k in range(count))
     return [WorkerReport.from_json(data) for data in found if data is not None]
+
+
+def _silent(directory: Path, count: int) -> list[int]:
+    """Workers that have not reported yet."""
+    return [k for k in range(count) if not (directory / rv.report_file(k)).exists()]
 
 
 def _lost(stream: StreamPlan, worker: int, problem: str) -> WorkerReport:

@@ -45,8 +45,8 @@ class StreamPlan:
 class PhasePlan:
     """Streams that run at the same time, from one wall-clock start.
 
-    `measure_s` is None when every stream is closed loop and has a limit. Samples of the first `warmup_s` are kept and flagged by
-    their intended time; `drain_s` is how long unfinished operations are waited for after the end.
+    `measure_s` is None when every stream is closed loop and has a limit. Samples of the first `warmup_s` are
+    kept; `drain_s` is how long unfinished operations are waited for after the end.
     """
 
     name: str

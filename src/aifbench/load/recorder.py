@@ -33,9 +33,7 @@ Rows = NDArray[np.void]
 def unfinished_row(index: int, intended_ns: int, sent_ns: int) -> bytes:
     """An operation under way, or never sent (NOT_SEEN), when the time was over."""
     kind = OutcomeKind.UNFINISHED
-    return pack_row(
-        index, intended_ns, sent_ns, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED
-    )
+    return pack_row(index, intended_ns, sent_ns, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED)
 
 
 # A live display wants a sample of the last second, not all of it.
@@ -64,10 +62,10 @@ class ErrorTally:
 
 
 class Recorder:
-    """Rows and raw answers of one worker, on their way to `directory`; `failure` says why they got no further.
+    """Rows and raw answers of one worker, on their way to `directory`; `failure` says what stopped them.
 
-    `add` takes `pack_row(...)` bytes. A loop that keeps answers calls `add_answer` before each `add`, with
-    exactly as many bytes as the row gives as bytes in.
+    `add` takes `pack_row(...)` bytes. `add_answer`, before it, takes an answer of exactly as many bytes as
+    the row gives as bytes in; a loop either keeps all answers or none.
     """
 
     def __init__(

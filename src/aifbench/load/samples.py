@@ -7,6 +7,7 @@ lag = sent - intended, service = finished - sent, response = finished - intended
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ class Samples:
         try:
             with np.load(path, allow_pickle=False) as data:
                 return cls(**{f.name: data[f.name] for f in fields(cls)})
-        except (OSError, KeyError, ValueError, EOFError) as error:
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
             raise ResultError(f"cannot read samples from {path}") from error
 
     @classmethod

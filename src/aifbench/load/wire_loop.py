@@ -22,6 +22,7 @@ from aifbench.load.workload import OutcomeKind
 
 MAX_CONNECTIONS = 1024
 _OTHER_FILES = 64
+_PREPARE_TIMEOUT_S = 10.0
 REFUSED_PAUSE_NS = 50_000_000
 _RECEIVE_BYTES = 262_144
 _MAX_WAIT_NS = 50_000_000
@@ -70,7 +71,6 @@ class WireLoop:
         self._free_clients = [assignment.start_ns] * assignment.clients  # a heap of when each is free
         self._issued = 0
         self._in_flight = 0
-        self.connections_opened = 0
         self.loop_delay_max_ns = 0
         self.limited_by = ""
 
@@ -78,10 +78,9 @@ class WireLoop:
         """Open connections ahead of the start. Raises WorkloadError when the service refuses."""
         for _ in range(min(connections, self._max_connections)):
             try:
-                sock = socket.socket(self._family, socket.SOCK_STREAM)
-                sock.settimeout(10)
-                sock.connect(self._address)
+                sock = socket.create_connection(self._address, timeout=_PREPARE_TIMEOUT_S)
             except OSError as error:
+                self._close()
                 raise WorkloadError(f"cannot connect to {self._address[0]}:{self._address[1]}") from error
             connection = self._adopt(sock)
             connection.is_connected = True
@@ -165,7 +164,6 @@ class WireLoop:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(sock)
         self._connections[sock.fileno()] = connection
-        self.connections_opened += 1
         return connection
 
     def _connect(self, connection: _Connection) -> None:

@@ -5,6 +5,7 @@ to, when its coordinator disappears, or on SIGTERM. INDEX defaults to SLURM_PROC
 """
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -165,6 +166,8 @@ def main(argv: list[str]) -> int:
     index = int(argv[1]) if len(argv) > 1 else int(os.environ.get("SLURM_PROCID", "0"))
     worker = Worker(root, index)
     os.environ["NO_PROXY"] = "*"  # a site's web proxy is for the outside, not for compute nodes
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))  # a connection each
     signal.signal(signal.SIGTERM, worker.terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
     try:

@@ -39,9 +39,9 @@ class Benchmarks(Topic):
 
     def complete_bench(self, text: str, line: str, begidx: int, endidx: int) -> Completions:
         words = self._cmd.tokens_for_completion(line, begidx, endidx)[0][1:]
-        kinds = self._kinds()
-        if len(words) > 1 and words[0] in kinds:
-            parser, words = self._parser(kinds[words[0]], words[0]), words[1:]
+        kind = self._kind_of(words[0]) if len(words) > 1 else ""
+        if kind:
+            parser, words = self._parser(kind, words[0]), words[1:]
         else:
             parser = self._first_word_parser()
         return self._cmd.complete_with(parser, text, line, begidx, endidx, words)
@@ -49,7 +49,7 @@ class Benchmarks(Topic):
     @with_argparser(_quickstart_parser)
     def do_quickstart(self, _args: Namespace) -> None:
         """Deploy, measure, stop and save, all in one."""
-        advice = "`status` lists what is still running, `stop all` ends it"
+        advice = "what was measured is kept (`show last`); `status` lists what is still running"
         with on_interrupt(advice), self.progress() as progress:
             record, archive = self.session.quickstart(progress)
         self._show(record)
@@ -57,26 +57,25 @@ class Benchmarks(Topic):
 
     def _aim(self, words: list[str]) -> tuple[str, str, list[str]]:
         """Service, its kind, and the words left. A first word that names no service is a workload."""
-        kinds = {status.name: status.kind for status in self.session.status()}
-        known = {kind: kind for kind in self.session.kinds()} | kinds
         first = words[0] if words and not words[0].startswith("-") else ""
-        if first in known:
-            return first, known[first], words[1:]
-        if first and not any(first in self.session.bench_names(kind) for kind in known.values()):
+        if kind := self._kind_of(first):
+            return first, kind, words[1:]
+        workloads = [bench for kind in self.session.kinds() for bench in self.session.bench_names(kind)]
+        if first and first not in workloads:
             raise UnknownService(
-                f"no service or benchmark is called {first!r}" + nearest(first, self._first_words(known)),
+                f"no service or benchmark is called {first!r}"
+                + nearest(first, [*self.session.instances(), *workloads]),
                 hint="`status` lists services, `help bench` benchmarks",
             )
         name = self.only_service()
-        return name, known[name], words
+        return name, self.session.kind_of(name), words
 
-    def _kinds(self) -> dict[str, str]:
-        """Kind by name of a service or kind, as far as known without asking the scheduler."""
-        known = {status.name: status.kind for status in self.session.cached_status()}
-        return {kind: kind for kind in self.session.kinds()} | known
-
-    def _first_words(self, known: dict[str, str]) -> list[str]:
-        return [*known, *(bench for kind in set(known.values()) for bench in self.session.bench_names(kind))]
+    def _kind_of(self, word: str) -> str:
+        """The kind of the service called `word`, or that is `word`; empty when it is neither."""
+        try:
+            return self.session.kind_of(word)
+        except UnknownService:
+            return word if word in self.session.kinds() else ""
 
     def _parser(self, kind: str, name: str) -> Parser:
         benches = self.session.bench_names(kind)
@@ -109,14 +108,14 @@ class Benchmarks(Topic):
             "name", nargs="?", metavar="SERVICE", help="service", choices_provider=completion.targets
         )
         parser.add_argument("workload", nargs="?", metavar="WORKLOAD", help=listed)
-        if len(self.session.instances()) == 1:
-            kind = self._kinds().get(self.session.instances()[0], kinds[0])
-            add_options(parser, self.session.bench_options(kind))
+        names = self.session.instances()
+        if len(names) == 1:
+            add_options(parser, self.session.bench_options(self.session.kind_of(names[0])))
         return parser
 
     def _help_parser(self, words: list[str]) -> Parser:
-        kinds = self._kinds()
-        return self._parser(kinds[words[0]], words[0]) if words[0] in kinds else self._first_word_parser()
+        kind = self._kind_of(words[0])
+        return self._parser(kind, words[0]) if kind else self._first_word_parser()
 
     def _show(self, record: RunRecord) -> None:
         self._cmd.last_result = record

@@ -32,10 +32,9 @@ def instances_or_all(shell: "Shell") -> Choices:
 def targets(shell: "Shell") -> Choices:
     """What may follow `bench`: a service, or a workload of the only one."""
     names = [*instances(shell)]
-    kinds_by_name = {status.name: status.kind for status in shell.session.cached_status()}
-    if len(names) != 1 or names[0].text not in kinds_by_name:
+    if len(names) != 1:
         return Choices(names, is_sorted=True)
-    benches = shell.session.bench_names(kinds_by_name[names[0].text])
+    benches = shell.session.bench_names(shell.session.kind_of(names[0].text))
     return Choices([*names, *(CompletionItem(bench) for bench in benches)], is_sorted=True)
 
 

@@ -2,6 +2,7 @@
 
 from argparse import Action, Namespace
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import Any, NoReturn
 
 from cmd2 import Choices, Cmd, Cmd2ArgparseError, Cmd2ArgumentParser
@@ -23,6 +24,7 @@ class Parser(Cmd2ArgumentParser):
         )
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._refuse_unknown_options(args or [])
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             raise self._unknown(unknown[0].partition("=")[0])
@@ -38,6 +40,13 @@ class Parser(Cmd2ArgumentParser):
                 f"{self.prog}: unknown {action.metavar or action.dest} {value!r}" + nearest(value, valid),
                 hint=f"valid: {', '.join(valid)}",
             )
+
+    def _refuse_unknown_options(self, words: Sequence[str]) -> None:
+        """Before argparse takes the value of a misspelt option for something else."""
+        for word in takewhile(lambda word: word != "--", words):
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in self._option_string_actions:
+                raise self._unknown(name)
 
     def _unknown(self, word: str) -> UsageError:
         if not word.startswith("-"):

@@ -25,10 +25,16 @@ class Poller:
         self._alert = alert
         self._is_idle = is_idle
         self._last: dict[str, ServiceStatus] = {}
+        self._shown_count = 0
         self._is_stopped = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
         self.trouble = ""
+
+    @property
+    def statuses(self) -> list[ServiceStatus]:
+        """The services as last seen, by the poller or by the user."""
+        return list(self._last.values())
 
     def start(self) -> None:
         self._thread.start()
@@ -40,29 +46,28 @@ class Poller:
 
     def has_shown(self, statuses: Iterable[ServiceStatus]) -> None:
         """The user has just seen `statuses`: they are no news, and the next look is due now."""
-        self._remember(statuses)
+        self._last = self._last | {status.name: status for status in statuses}
+        self._shown_count += 1
         self._wake.set()
 
     def poll(self) -> float:
         """Look once. Seconds until the next look is due."""
         if not self._is_idle():
             return _POLL_STARTING_S
+        shown_before = self._shown_count
         try:
-            if not self._session.instances():
-                return _POLL_S
-            statuses = self._session.status(max_age_s=_POLL_S)
+            statuses = self._session.status(max_age_s=_POLL_S) if self._session.instances() else []
         except BenchError as error:
             self.trouble = error.message
             return _POLL_S
         self.trouble = ""
+        if self._shown_count != shown_before:  # what was seen meanwhile is newer
+            return _POLL_STARTING_S
         for line in news(self._last, statuses):
             self._alert(line)
-        self._remember(statuses)
+        self._last = {status.name: status for status in statuses}
         starting = any(status.stage is Stage.STARTING for status in statuses)
         return _POLL_STARTING_S if starting else _POLL_S
-
-    def _remember(self, statuses: Iterable[ServiceStatus]) -> None:
-        self._last = {status.name: status for status in statuses}
 
     def _run(self) -> None:
         while not self._is_stopped:

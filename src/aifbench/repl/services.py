@@ -82,6 +82,7 @@ class Services(Topic):
             return
         with on_interrupt("the job may have been submitted; `status` lists what runs"):
             status = self.session.start(kind, values)
+        self._cmd.has_shown([status])
         self._cmd.last_result = status
         self._cmd.poutput(wording.with_advice(f"submitted {wording.status_line(status)}", status))
         self._cmd.poutput(f"  next: check {status.name} --wait")
@@ -127,6 +128,7 @@ class Services(Topic):
                 wait_s=wait_s,
                 progress=lambda now: line.show(wording.status_line(now), (now.stage, now.detail)),
             )
+        self._cmd.has_shown([status])
         self._cmd.last_result = status
         self._cmd.poutput(wording.ready_text(status))
 
@@ -134,6 +136,7 @@ class Services(Topic):
     def do_status(self, _args: Namespace) -> None:
         """List services with state, job and address."""
         statuses = self.session.status()
+        self._cmd.has_shown(statuses)
         self._cmd.last_result = statuses
         if statuses:
             self._cmd.poutput(wording.status_table(statuses))
@@ -158,6 +161,7 @@ class Services(Topic):
         names = args.names or [self.only_service()]
         with on_interrupt("what was asked to end will end; `status` tells"):
             statuses = self.session.stop(names)
+        self._cmd.has_shown(statuses)
         self._cmd.last_result = statuses
         for status in statuses:
             self._cmd.poutput(f"{status.name} stopped (job {status.job.job_id})")

@@ -3,7 +3,7 @@
 import os
 import traceback
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -115,11 +115,10 @@ class Shell(cmd2.Cmd):
         self.outcome = USAGE if _has_command(line) else SUCCESS  # bad quotes or redirection get no further
         stop = super().onecmd_plus_hooks(line, **options)
         with self.sigint_protection:
-            self._poller.has_shown(self.session.cached_status())
             return self._conclude(stop)
 
     def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
-        self.outcome = FAILURE  # what an unexpected exception leaves behind
+        self.outcome = SUCCESS
         self.last_result = None
         try:
             stop = super().onecmd(statement, add_to_history=add_to_history)
@@ -135,8 +134,8 @@ class Shell(cmd2.Cmd):
                 advice = str(interrupt) if isinstance(interrupt, Interrupted) else "`status` lists what runs"
                 self.fail(advice, INTERRUPTED, "interrupted")
             return False
-        if self.outcome == FAILURE and self.last_result is not False:
-            self.outcome = SUCCESS
+        if self.last_result is False and self.outcome == SUCCESS:  # how cmd2's own commands report failure
+            self.outcome = FAILURE
         return stop
 
     def fail(self, text: str, outcome: int = FAILURE, word: str = "error") -> None:
@@ -161,6 +160,10 @@ class Shell(cmd2.Cmd):
     def default(self, statement: Statement) -> bool | None:
         close = nearest(statement.command, self.get_visible_commands())
         raise UsageError(f"unknown command {statement.command!r}{close}", hint="`help` lists the commands")
+
+    def pexcept(self, exception: BaseException, **options: Any) -> None:
+        super().pexcept(exception, **options)
+        self.outcome = FAILURE
 
     def format_exception(self, exception: BaseException) -> str:
         """A plain traceback: whatever is no BenchError is a bug."""
@@ -212,7 +215,7 @@ class Shell(cmd2.Cmd):
     # The terminal: toolbar and news
 
     def get_bottom_toolbar(self) -> str:
-        return f" {wording.toolbar_text(self.session.cached_status(), self._poller.trouble)}"
+        return f" {wording.toolbar_text(self._poller.statuses, self._poller.trouble)}"
 
     def preloop(self) -> None:
         if self.is_interactive:
@@ -223,6 +226,10 @@ class Shell(cmd2.Cmd):
         if self._tells_left_running:
             self._tell_left_running()
 
+    def has_shown(self, statuses: Iterable["ServiceStatus"]) -> None:
+        """The user has just read `statuses`, so the toolbar must agree and no alert repeat them."""
+        self._poller.has_shown(statuses)
+
     def _alert(self, text: str) -> None:
         self.add_alert(msg=text)
 
@@ -231,9 +238,9 @@ class Shell(cmd2.Cmd):
     @with_argparser(_quit_parser)
     def do_quit(self, _args: Namespace) -> bool:
         """Leave; services go on running unless you say otherwise."""
-        alive = self._alive() if self.is_interactive else []
+        alive = self._alive() if self.is_interactive else {}
         if alive and self._wants_stop(alive):
-            self.session.stop([status.name for status in alive])
+            self.session.stop([*alive])
             self.poutput("stopped")
         return True
 
@@ -245,10 +252,10 @@ class Shell(cmd2.Cmd):
             self.poutput()
         return self.do_quit("")
 
-    def _wants_stop(self, alive: Sequence["ServiceStatus"]) -> bool:
+    def _wants_stop(self, alive: Mapping[str, str]) -> bool:
         """Ask; keeping is the default, and what the end of input means."""
-        for status in alive:
-            self.poutput(f"  {wording.status_line(status)}")
+        for line in alive.values():
+            self.poutput(f"  {line}")
         question = f"{_count(alive)} still running: [k]eep or stop? "
         try:
             with on_interrupt("not leaving"):
@@ -268,25 +275,24 @@ class Shell(cmd2.Cmd):
 
     def _tell_left_running(self) -> None:
         alive = self._alive()
-        for status in alive:
-            self.perror(f"left running: {wording.status_line(status)}", style=None)
+        for line in alive.values():
+            self.perror(f"left running: {line}", style=None)
         if alive:
             self.perror("  `aifbench status` finds them again, `aifbench stop all` ends them", style=None)
 
-    def _alive(self) -> list["ServiceStatus"]:
-        """Services that live, as far as can be told now: leaving must work without a scheduler too."""
-        if not self.session.instances():
-            return []
+    def _alive(self) -> dict[str, str]:
+        """A line about each service that lives, by name. Leaving must work without a scheduler too."""
+        names = self.session.instances()
         try:
-            statuses = self.session.status()
-        except SchedulerError:
-            statuses = self.session.cached_status()
-        return [status for status in statuses if status.is_alive]
+            statuses = self.session.status() if names else []
+        except SchedulerError as error:
+            return {name: f"{name}  {error.message}" for name in names}
+        return {status.name: wording.status_line(status) for status in statuses if status.is_alive}
 
 
 def _has_command(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
-def _count(services: Sequence[object]) -> str:
+def _count(services: Sized) -> str:
     return "1 service is" if len(services) == 1 else f"{len(services)} services are"

@@ -251,7 +251,7 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _service(service: Mapping[str, Any]) -> str:
-    """As one says it: `chroma 1.5.9 (b) at http://mel0312:8000, authentication token, job 4711 by slurm`."""
+    """As one says it: kind, version, own name and address, then authentication and job."""
     kind, name = (str(service.get(key) or "") for key in ("kind", "name"))
     own_name = f"({name})" if name != kind and name else ""
     at = _address(_mapping(service.get("endpoint")))

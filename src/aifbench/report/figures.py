@@ -77,20 +77,18 @@ def _is_reliable(share: float, n: int) -> bool:
 
 
 def _share_labels(lowest: float) -> list[tuple[float, str]]:
-    shares = (
-        (1.0, ""),
-        (0.5, "p50"),
-        (0.1, "p90"),
-        (0.01, "p99"),
-        (0.001, "p99.9"),
-        (1e-4, "p99.99"),
-        (1e-5, "p99.999"),
-    )
-    return [
-        (share, f"{format_number(100 * share)} %" + (f" ({name})" if name else ""))
-        for share, name in shares
-        if share >= lowest * 0.999
-    ]
+    return [(share, text) for share, text in _SHARES if share >= lowest * 0.999]
+
+
+_SHARES = (
+    (1.0, "100 %"),
+    (0.5, "50 % (p50)"),
+    (0.1, "10 % (p90)"),
+    (0.01, "1 % (p99)"),
+    (0.001, "0.1 % (p99.9)"),
+    (1e-4, "p99.99"),
+    (1e-5, "p99.999"),
+)
 
 
 def _tail_sentence(measurement: Measurement, curve: Sequence[tuple[float, float]]) -> str:

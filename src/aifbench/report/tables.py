@@ -87,8 +87,9 @@ def _error_text(measurement: Measurement) -> str:
 
 def _check_text(measurement: Measurement) -> str:
     """Checks that failed, each with its advice, and how many held."""
-    held = [check.code for check in measurement.checks if check.verdict is Verdict.VALID]
     failed = [check for check in measurement.checks if check.verdict is not Verdict.VALID]
+    doubted = {check.code for check in failed}
+    held = dict.fromkeys(check.code for check in measurement.checks if check.code not in doubted)
     lines = [_finding(check) for check in failed]
     if held:
         lines.append(_hanging(f"{'VALID':<9}", ", ".join(held).lower().replace("_", " ")))
