@@ -126,7 +126,7 @@ class BadResponses(unittest.TestCase):
     def test_bad_content_length(self) -> None:
         for length in (b"-1", b"5 5", b"five", b"+5", b"9" * 5000):
             self.refuse(
-                b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n", "the content-length is"
+                b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n", "the Content-Length is"
             )
 
     def test_bad_chunk_size(self) -> None:

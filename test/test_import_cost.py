@@ -27,7 +27,8 @@ HEAVY = {
 SHELL = """
 import io, json, sys
 from aifbench.repl.app import main
-code = main([], stdin=io.StringIO("help\\nhelp start chroma\\nhelp bench chroma\\nstatus\\nresults\\nquit\\n"))
+lines = ("help", "help start chroma", "help bench chroma", "status", "results", "quit")
+code = main([], stdin=io.StringIO("\\n".join(lines)))
 print(json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]))
 """
 HELP = """

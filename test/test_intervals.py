@@ -1,9 +1,12 @@
-"""Intervals: against scipy, by the published minimal sample sizes, and by how often they hold the truth."""
+"""Intervals: by exact arithmetic, published values, and how often they hold the truth."""
 
+import math
 import unittest
+from fractions import Fraction
+from itertools import accumulate
+from statistics import NormalDist
 
 import numpy as np
-from scipy import stats
 from test import fakes  # noqa: F401  (puts src on the path)
 
 from aifbench.stats import intervals
@@ -20,11 +23,21 @@ class QuantileRanksTest(unittest.TestCase):
             self.assertTrue(1 <= low < high <= n)
 
     def test_ranks_are_the_exact_binomial_ones(self) -> None:
-        for n in (6, 7, 36, 100, 368, 999, 3_688, 12_345, 10**6, 10**8):
-            for q in (0.001, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999):
-                if n >= minimum_n(q):
-                    exact = (stats.binom.ppf(0.025, n, q), stats.binom.ppf(0.975, n, q) + 1)
-                    self.assertEqual(exact, quantile_interval_ranks(n, q), (n, q))
+        for n in (6, 7, 36, 37, 100, 368, 369, 999):
+            for q in (Fraction(1, 10), Fraction(1, 2), Fraction(9, 10), Fraction(99, 100)):
+                if n >= minimum_n(float(q)):
+                    self.assertEqual(exact_ranks(n, q), quantile_interval_ranks(n, float(q)), (n, q))
+
+    def test_ranks_of_large_samples(self) -> None:
+        # scipy 1.17's binom.ppf(0.025, n, q) and binom.ppf(0.975, n, q) + 1
+        expected = {
+            (12_345, 0.9): (11_045, 11_176),
+            (10**6, 0.5): (499_020, 500_981),
+            (10**6, 0.99): (989_805, 990_196),
+            (10**8, 0.001): (99_381, 100_621),
+            (10**8, 0.9999): (99_989_804, 99_990_197),
+        }
+        self.assertEqual(expected, {(n, q): quantile_interval_ranks(n, q) for n, q in expected})
 
     def test_sample_quantile_is_the_smallest_value_with_enough_below(self) -> None:
         values = np.sort(np.random.default_rng(5).random(1_000))
@@ -42,7 +55,7 @@ class QuantileRanksTest(unittest.TestCase):
 
 class QuantileTest(unittest.TestCase):
     def test_holds_the_true_quantile_in_95_of_100_samples(self) -> None:
-        rng, truth = np.random.default_rng(7), stats.lognorm.ppf(0.9, 0.8)
+        rng, truth = np.random.default_rng(7), math.exp(0.8 * NormalDist().inv_cdf(0.9))
         held = 0
         for _ in range(1_000):
             estimate = intervals.quantile(np.sort(rng.lognormal(0, 0.8, 200)), 0.9)
@@ -57,12 +70,24 @@ class QuantileTest(unittest.TestCase):
 
 
 class ProportionTest(unittest.TestCase):
-    def test_same_as_scipy(self) -> None:
-        for successes, n in ((0, 10), (1, 10), (5, 10), (10, 10), (3, 1_000), (999, 1_000)):
-            exact = stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
+    def test_published_intervals(self) -> None:
+        # Newcombe, Statistics in Medicine 17 (1998), table I, method 3
+        published = {
+            (81, 263): (0.2553, 0.3662),
+            (15, 148): (0.0624, 0.1605),
+            (0, 20): (0.0000, 0.1611),
+            (1, 29): (0.0061, 0.1718),
+        }
+        for (successes, n), interval in published.items():
             ours = intervals.proportion(successes, n)
-            np.testing.assert_allclose((exact.low, exact.high), (ours.low, ours.high), atol=1e-6)
-            self.assertTrue(ours.low <= ours.value <= ours.high)
+            self.assertEqual(interval, (round(ours.low, 4), round(ours.high, 4)))
+
+    def test_holds_its_share_and_is_the_mirror_image_of_the_others(self) -> None:
+        for successes, n in ((0, 10), (1, 10), (5, 10), (10, 10), (3, 1_000), (999, 1_000)):
+            ours, others = intervals.proportion(successes, n), intervals.proportion(n - successes, n)
+            self.assertEqual((successes / n, n), (ours.value, ours.n))
+            self.assertTrue(0 <= ours.low <= ours.value <= ours.high <= 1)
+            np.testing.assert_allclose((ours.low, ours.high), (1 - others.high, 1 - others.low), atol=1e-12)
 
     def test_nothing_says_nothing(self) -> None:
         self.assertIsNone(intervals.proportion(0, 0))
@@ -132,6 +157,17 @@ class RateTest(unittest.TestCase):
     def test_empty_window_and_no_events(self) -> None:
         self.assertIsNone(intervals.rate(np.array([1, 2]), 5, 5))
         self.assertEqual(0, intervals.rate(np.array([]), 0, 5).value)
+
+
+def exact_ranks(n: int, q: Fraction) -> tuple[int, int]:
+    """The 2.5 % and 97.5 % points of binomial(n, q) in whole numbers, the upper one as the rank above it."""
+    yes, no = q.numerator, q.denominator - q.numerator
+    ways = accumulate(math.comb(n, k) * yes**k * no ** (n - k) for k in range(n + 1))
+    up_to = [40 * way for way in ways]
+    one = q.denominator**n
+    low = next(k for k, way in enumerate(up_to) if way >= one)
+    high = next(k for k, way in enumerate(up_to) if way >= 39 * one)
+    return low, high + 1
 
 
 def autoregressive(rng: np.random.Generator, n: int, phi: float) -> np.ndarray:

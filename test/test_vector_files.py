@@ -1,15 +1,17 @@
 """Readers of published formats: round trips, ties, and files that are not what they claim."""
 
-import importlib.util
 import struct
+import sys
 import tempfile
 import unittest
+from contextlib import AbstractContextManager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from test import fakes  # noqa: F401
 
-from aifbench.errors import UsageError, WorkloadError
+from aifbench.errors import ConfigError, UsageError, WorkloadError
 from aifbench.workloads import vector_files
 from aifbench.workloads.datasets import DatasetSpec, Filter, load_dataset
 from aifbench.workloads.ground_truth import exact_neighbors
@@ -22,6 +24,11 @@ def write_vecs(path: Path, rows: np.ndarray) -> None:
 
 def write_bin(path: Path, rows: np.ndarray, more: bytes = b"") -> None:
     path.write_bytes(struct.pack("<II", *rows.shape) + rows.tobytes() + more)
+
+
+def without(package: str) -> AbstractContextManager[object]:
+    """Importing `package` fails as if it were not installed."""
+    return mock.patch.dict(sys.modules, {package: None})
 
 
 class Files(unittest.TestCase):
@@ -126,57 +133,29 @@ class Binaries(Files):
         self.expect("ground truth", vector_files.read_ground_truth_bin, path)
 
 
-@unittest.skipUnless(importlib.util.find_spec("h5py"), "h5py is optional")
-class Hdf5(Files):
-    def write_set(self, **sets: np.ndarray) -> None:
-        import h5py
+class OptionalFormats(Files):
+    """What needs neither h5py nor pyarrow; the oracles read real files."""
 
-        with h5py.File(self.folder / "tiny.hdf5", "w") as file:
-            file.attrs["distance"] = "euclidean"
-            for name, data in sets.items():
-                file[name] = data
+    def test_a_missing_package_is_named_with_its_remedy(self) -> None:
+        for package, name in (("h5py", "tiny.hdf5"), ("pyarrow", "train.parquet")):
+            path = self.folder / name
+            path.touch()
+            with self.subTest(package), without(package), self.assertRaises(ConfigError) as caught:
+                vector_files.read_folder(self.folder)
+            self.assertTrue(str(caught.exception).startswith(f"{path} needs {package} to be read: "))
+            self.assertEqual(caught.exception.hint, f"pip install {package}")
+            path.unlink()
 
-    def test_set(self) -> None:
-        self.write_set(train=self.vectors, test=self.queries, neighbors=self.truth)
-        self.check_folder("l2")
+    def test_one_folder_holds_one_hdf5_file(self) -> None:
+        for name in ("a.hdf5", "b.h5"):
+            (self.folder / name).touch()
+        self.expect("2 HDF5 files", vector_files.read_folder, self.folder)
 
-    def test_corrupt(self) -> None:
-        self.write_set(train=self.vectors)
-        self.expect("no data set test", vector_files.read_folder, self.folder)
-        (self.folder / "tiny.hdf5").write_bytes(b"not HDF5")
-        self.expect("cannot read", vector_files.read_folder, self.folder)
-
-
-@unittest.skipUnless(importlib.util.find_spec("pyarrow"), "pyarrow is optional")
-class Parquet(Files):
-    def write_set(self, parts: int = 2) -> None:
-        ids = np.arange(80) + 1000
-        for part in range(parts):
-            rows = slice(part * 80 // 2, (part + 1) * 80 // 2)
-            self.write(f"train-{part + 1:02}-of-02", id=ids[rows], emb=list(self.vectors[rows]))
-        self.write("test", id=range(7), emb=list(self.queries))
-        self.write("neighbors", id=range(7), neighbors_id=list(self.truth.astype(np.int64) + 1000))
-
-    def write(self, name: str, **columns: object) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(pyarrow.table(columns), self.folder / f"{name}.parquet")
-
-    def test_set_in_parts_with_own_ids(self) -> None:
-        self.write_set()
-        self.check_folder()
-
-    def test_incomplete_or_corrupt(self) -> None:
-        self.write_set(parts=1)
-        self.expect("1 of 2 train files", vector_files.read_folder, self.folder)
-        self.write_set()
-        self.write("neighbors", id=range(7), neighbors_id=[[1]] * 7)
-        self.expect("ids that no train file has", vector_files.read_folder, self.folder)
-        self.write("test", id=[1, 2], emb=[[1.0], [1.0, 2.0]])
-        self.expect("differ in length", vector_files.read_folder, self.folder)
-        (self.folder / "test.parquet").write_bytes(b"PAR1")
-        self.expect("test.parquet", vector_files.read_folder, self.folder)
+    def test_every_part_of_a_parquet_set_must_be_there(self) -> None:
+        (self.folder / "test.parquet").touch()
+        self.expect("no train.parquet", vector_files.read_folder, self.folder)
+        (self.folder / "train-02-of-03.parquet").touch()
+        self.expect("1 of 3 train files", vector_files.read_folder, self.folder)
 
 
 class Consistency(Files):

@@ -1,7 +1,6 @@
 """Vector workloads against a Chroma that speaks the real JSON, and misbehaves when told to."""
 
 import gc
-import importlib.util
 import json
 import socket
 import tempfile
@@ -417,7 +416,6 @@ class Http(WithChroma):
             ingest.request(1)
 
 
-@unittest.skipUnless(importlib.util.find_spec("chromadb"), "chromadb is not installed")
 class Sdk(WithChroma):
     @classmethod
     def setUpClass(cls) -> None:

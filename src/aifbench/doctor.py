@@ -44,7 +44,10 @@ def examine(config: Config, scheduler: Scheduler) -> list[Finding]:
 
 def python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("python", sys.version_info >= (3, 11), f"{version} at {sys.executable}", "")
+    ok = sys.version_info >= (3, 11)
+    return Finding(
+        "python", ok, f"{version} at {sys.executable}", "" if ok else "install 3.11 or later, source env.sh"
+    )
 
 
 def packages() -> Finding:

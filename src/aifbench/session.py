@@ -5,6 +5,8 @@ Importing it is cheap: what measures and draws is imported when it is first need
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from aifbench.load.progress import Progress
 from aifbench.options import Option, nearest
 from aifbench.results.store import RunStore, RunSummary
 from aifbench.servers.base import SlurmServer
-from aifbench.servers.instance import InstanceStore
+from aifbench.servers.instance import Instance, InstanceStore
 from aifbench.servers.options import LOAD_OPTIONS, START_OPTIONS
 from aifbench.servers.registry import kinds, server_class
 from aifbench.servers.site import Site
@@ -94,11 +96,13 @@ class Session:
         return (*LOAD_OPTIONS, *server_class(kind).bench_options)
 
     def instances(self) -> list[str]:
-        """Names of the services whose end has not been seen; no scheduler call."""
-        return [instance.name for instance in self._site.instances.open_instances()]
+        """Names of this scheduler's services whose end has not been seen; no scheduler call."""
+        return [
+            instance.name for instance in self._site.instances.open_instances() if self._is_here(instance)
+        ]
 
     def server(self, name: str) -> SlurmServer:
-        """The newest service of that name. Raises UnknownService, naming the nearest."""
+        """The living service of that name, else its latest. Raises UnknownService, naming the nearest."""
         known = {instance.name: instance for instance in self._site.instances.all()}
         if name in known:
             instance = known[name]
@@ -112,8 +116,10 @@ class Session:
         return self.server(name).instance.kind
 
     def start(self, kind: str, given: Mapping[str, Any]) -> ServiceStatus:
-        """Submit a service; it is QUEUED or STARTING when this returns."""
-        return server_class(kind).start(self._site, given).status(max_age_s=0)
+        """Submit a service; it is QUEUED or STARTING when this returns. `detail` has the site's message."""
+        status = server_class(kind).start(self._site, given).status(max_age_s=0)
+        message = self._site.scheduler.last_message.replace("\n", "; ")
+        return replace(status, detail="; ".join(filter(None, (status.detail, message))))
 
     def dry_run(self, kind: str, given: Mapping[str, Any]) -> str:
         """What `start` would run: environment, script and command, as text."""
@@ -122,14 +128,17 @@ class Session:
     def status(self, *, max_age_s: float = REST_AGE_S) -> list[ServiceStatus]:
         """Every living service, and those that ended lately; one scheduler call for all of them."""
         earliest_s = self._site.clock.wall_s() - SHOW_ENDED_S
-        servers = [
-            server_class(instance.kind)(self._site, instance)
+        shown = {
+            instance.name: instance
             for instance in self._site.instances.all()
-            if instance.kind in kinds() and (instance.is_open or instance.submitted_wall_s > earliest_s)
-        ]
-        job_ids = [server.instance.job_id for server in servers if server.instance.is_open]
-        self._site.tracker.infos(filter(None, job_ids), max_age_s=max_age_s)
-        self._cached = [server.status(max_age_s=max(max_age_s, 1.0)) for server in _newest(servers)]
+            if instance.kind in kinds() and (instance.is_open or instance.ended_wall_s > earliest_s)
+        }.values()
+        asked = [found.job_id for found in shown if found.is_open and found.job_id and self._is_here(found)]
+        self._site.tracker.infos(asked, max_age_s=max_age_s)
+        # What was just asked for is not asked for again, however long the probes take.
+        max_age_s = max(max_age_s, REST_AGE_S)
+        servers = [server_class(instance.kind)(self._site, instance) for instance in shown]
+        self._cached = [server.status(max_age_s=max_age_s) for server in servers]
         return self._cached
 
     def cached_status(self) -> list[ServiceStatus]:
@@ -154,9 +163,24 @@ class Session:
         return self.server(name).follow_log()
 
     def stop(self, names: Sequence[str]) -> list[ServiceStatus]:
-        """Stop these services, or `all`; returns when their jobs have ended."""
-        chosen = self.instances() if list(names) == ["all"] else list(names)
-        return [server.stop() for server in [self.server(name) for name in chosen]]
+        """Stop these services, or `all`; returns when their jobs have ended.
+
+        One that cannot be stopped does not keep the others; its error is raised at the end.
+        """
+        chosen = self.instances() if list(names) == ["all"] else dict.fromkeys(names)
+        servers = [self.server(name) for name in chosen]
+        errors: list[BenchError] = []
+        asked, statuses = [], []
+        for server in servers:
+            with _noting(errors):
+                server.request_end()
+                asked.append(server)
+        for server in asked:
+            with _noting(errors):
+                statuses.append(server.await_end())
+        if errors:
+            raise errors[0]
+        return statuses
 
     def bench(self, name: str, bench: str, given: Mapping[str, Any], progress: Progress) -> "RunRecord":
         """Run a benchmark on a ready service; see BenchRun.run for what happens when it ends early."""
@@ -215,27 +239,32 @@ class Session:
 
     def quickstart(self, progress: Progress) -> tuple["RunRecord", Path]:
         """Deploy Chroma, run all its benchmarks, stop it, save the run: the record and the zip."""
-        server = server_class("chroma").start(self._site, {"name": self._free_name("quickstart")})
+        name = self._free_name("quickstart")
         try:
+            server = server_class("chroma").start(self._site, {"name": name})
             progress.phase("start", f"job {server.instance.job_id}")
             status = server.check(wait_s=QUICKSTART_WAIT_S)
             progress.note(f"chroma is ready at {status.endpoint.url if status.endpoint else '?'}")
-            record = self.bench(server.name, "all", QUICKSTART_OPTIONS, progress)
+            record = self.bench(name, "all", QUICKSTART_OPTIONS, progress)
         finally:
-            self._stop_quietly(server, progress)
+            self._stop_quietly(name, progress)
         return record, self.save(record.run_id)
 
-    def _stop_quietly(self, server: SlurmServer, progress: Progress) -> None:
-        """Stop without hiding the error that may be on its way."""
+    def _stop_quietly(self, name: str, progress: Progress) -> None:
+        """Stop, also what Ctrl-C left half submitted, without hiding the error that may be on its way."""
         try:
-            server.stop()
+            if name in self.instances():
+                self.stop([name])
         except BenchError as error:
             progress.note(str(error))
 
     def _free_name(self, base: str) -> str:
-        taken = set(self.instances())
+        taken = {instance.name for instance in self._site.instances.open_instances()}
         names = [base, *(f"{base}-{number}" for number in range(2, 1000))]
         return next(name for name in names if name not in taken)
+
+    def _is_here(self, instance: Instance) -> bool:
+        return instance.scheduler in ("", self._site.scheduler.kind)
 
     def _resolve_run(self, ref: str) -> str:
         try:
@@ -259,6 +288,10 @@ def choose_scheduler(config: Config, clock: Clock) -> Scheduler:
     return LocalProcess(config.services_dir / ".local", clock=clock)
 
 
-def _newest(servers: Sequence[SlurmServer]) -> list[SlurmServer]:
-    """One server per name: the living one, else the latest."""
-    return list({server.name: server for server in servers}.values())
+@contextmanager
+def _noting(errors: list[BenchError]) -> Iterator[None]:
+    """Go on after an expected error, which is kept."""
+    try:
+        yield
+    except BenchError as error:
+        errors.append(error)

@@ -102,7 +102,9 @@ class ChromaWithoutSlurm(Story):
     def test_two_at_once_and_another_shell_finds_them(self) -> None:
         self.type("start chroma", "start chroma --name b", "check chroma --wait 60s", "check b --wait 60s")
         listed = self.type("status")
-        self.assertEqual(len([line for line in listed.splitlines() if "READY" in line and "http://" in line]), 2)
+        self.assertEqual(
+            len([line for line in listed.splitlines() if "READY" in line and "http://" in line]), 2
+        )
         urls = {service["endpoint"]["port"] for service in self.jobs()}
         self.assertEqual(len(urls), 2)
         self.assertIn("exists already", self.type("start chroma", expect=2))

@@ -47,22 +47,23 @@ class Announcement:
     auth: str = "none"
 
 
-def parse_announcement(text: str, job_id: str) -> Announcement | None:
-    """What job `job_id` announced in `text`: the first complete block of its highest restart count.
+def parse_announcement(text: str, job_id: str, restarts: int | None = None) -> Announcement | None:
+    """What job `job_id` announced in `text` in its run number `restarts`; when None, in its latest.
 
-    First, because whatever looks like a block later was printed by the service, not by its script.
+    The first complete block counts: whatever looks like one later was printed by the service, not by
+    its script.
     """
     found: Announcement | None = None
     for block in _blocks(text):
         candidate = _announcement(block)
-        if candidate is None or candidate.job_id != job_id:
+        if candidate is None or candidate.job_id != job_id or restarts not in (None, candidate.restarts):
             continue
         if found is None or candidate.restarts > found.restarts:
             found = candidate
     return found
 
 
-def read_announcement(path: Path, job_id: str) -> Announcement | None:
+def read_announcement(path: Path, job_id: str, restarts: int | None = None) -> Announcement | None:
     """The same from a log file that may be missing, of any size and not text at all."""
     try:
         with path.open("rb") as file:
@@ -74,7 +75,7 @@ def read_announcement(path: Path, job_id: str) -> Announcement | None:
         return None
     if size > len(head) + len(tail):
         head, tail = head + b"\n\n", tail.partition(b"\n")[2]
-    return parse_announcement((head + tail).decode(errors="replace"), job_id)
+    return parse_announcement((head + tail).decode(errors="replace"), job_id, restarts)
 
 
 def _blocks(text: str) -> Iterator[dict[str, str]]:

@@ -31,7 +31,7 @@ class Endpoint:
             return None
         try:
             return self.secret_file.read_text(encoding="ascii").strip() or None
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ServiceError(f"cannot read the secret of {self.url}") from error
 
     def to_json(self) -> dict[str, object]:

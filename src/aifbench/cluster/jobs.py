@@ -114,6 +114,10 @@ class Scheduler(Protocol):
     def kind(self) -> str:
         """`slurm` or `local`."""
 
+    @property
+    def last_message(self) -> str:
+        """What the site told the user at the last accepted submission; mostly nothing."""
+
     def submit(self, spec: JobSpec) -> str:
         """Start `spec`; the job id. Raises SubmitError with the scheduler's own words."""
 

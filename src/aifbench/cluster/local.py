@@ -42,6 +42,7 @@ class LocalProcess:
     """Jobs in `state_dir`, one directory each; its name is the job's id, a positive integer."""
 
     kind = "local"
+    last_message = ""
 
     def __init__(self, state_dir: Path, *, clock: Clock | None = None, grace_s: float = 5.0) -> None:
         """`grace_s` is how long an ending job has between SIGTERM and SIGKILL."""

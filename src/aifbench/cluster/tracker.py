@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from aifbench.clock import Clock
 from aifbench.cluster.jobs import JobInfo, JobState, Scheduler
@@ -13,49 +14,101 @@ REST_AGE_S = 5.0
 # How long the controller is left alone after it did not answer.
 RETRY_AGE_S = 5.0
 
+# An id that nobody knows costs commands of its own: each time it stays unknown, it is asked for half as often.
+_MAX_DOUBLINGS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What was said of a job, when, and for the how manieth time in a row it was unknown."""
+
+    info: JobInfo
+    asked_s: float
+    misses: int = 0
+
 
 class JobTracker:
-    """Remembers the last answer for every job it was asked about; safe to use from several threads."""
+    """Remembers the last answer for every job it was asked about; safe to use from several threads.
+
+    `problem` says why the scheduler did not answer last time; empty when it did.
+    """
 
     def __init__(self, scheduler: Scheduler, clock: Clock) -> None:
         self._scheduler = scheduler
         self._clock = clock
-        self._infos: dict[str, JobInfo] = {}
-        self._asked_s = float("-inf")
+        self._answers: dict[str, _Answer] = {}
+        self._sought_s: dict[str, float] = {}
+        self._retry_s = float("-inf")
         self._lock = threading.Lock()
         self.problem = ""
 
     def infos(self, job_ids: Iterable[str], *, max_age_s: float = REST_AGE_S) -> dict[str, JobInfo]:
-        """What is known of each job, at most `max_age_s` old. While the controller is silent the last
-        states are repeated with `problem` set; jobs never seen are UNKNOWN.
+        """What is known of each job, at most `max_age_s` old; a final state is never asked for again.
+
+        While the controller is silent the last states are repeated with `problem` set; jobs never seen
+        are UNKNOWN.
         """
         wanted = list(job_ids)
         with self._lock:
-            known = {job_id for job_id in wanted if job_id in self._infos}
-            age_s = self._clock.monotonic_s() - self._asked_s
-            if self.problem:
-                max_age_s = max(max_age_s, RETRY_AGE_S)
-            if wanted and (age_s >= max_age_s or len(known) < len(set(wanted))):
-                self._ask(wanted)
-            return {job_id: self._infos.get(job_id, _unknown(job_id)) for job_id in wanted}
+            due = {job_id for job_id in wanted if self._is_due(job_id, max_age_s)}
+            if due and not self._is_left_alone():
+                self._ask(due)
+            return {job_id: self._last(job_id) for job_id in wanted}
 
     def info(self, job_id: str, *, max_age_s: float = REST_AGE_S) -> JobInfo:
         return self.infos([job_id], max_age_s=max_age_s)[job_id]
 
-    def forget(self, job_id: str) -> None:
-        """Stop asking about a job that is over."""
+    def find(self, name: str, *, max_age_s: float = REST_AGE_S) -> JobInfo | None:
+        """The user's newest job of that name, looked for again after `max_age_s`; None also while `problem`."""
         with self._lock:
-            self._infos.pop(job_id, None)
-
-    def _ask(self, wanted: list[str]) -> None:
-        live = {job_id for job_id, info in self._infos.items() if not info.state.is_final}
-        try:
-            self._infos.update(self._scheduler.poll(sorted(live | set(wanted))))
+            age_s = self._clock.monotonic_s() - self._sought_s.get(name, float("-inf"))
+            if age_s < max_age_s or self._is_left_alone():
+                return None
+            try:
+                found = self._scheduler.find(name)
+            except SchedulerUnavailable as error:
+                self._fail(error)
+                return None
             self.problem = ""
+            self._sought_s[name] = self._clock.monotonic_s()
+            return found[-1] if found else None
+
+    def _is_due(self, job_id: str, max_age_s: float) -> bool:
+        answer = self._answers.get(job_id)
+        if answer is None:
+            return True
+        age_s = self._clock.monotonic_s() - answer.asked_s
+        return not answer.info.state.is_final and age_s >= max_age_s * 2 ** min(answer.misses, _MAX_DOUBLINGS)
+
+    def _is_left_alone(self) -> bool:
+        return bool(self.problem) and self._clock.monotonic_s() < self._retry_s
+
+    def _ask(self, due: set[str]) -> None:
+        """One poll for what is due and, as it costs nothing more, for every other job known to live."""
+        living = {
+            job_id
+            for job_id, answer in self._answers.items()
+            if not answer.info.state.is_final and not answer.misses
+        }
+        try:
+            infos = self._scheduler.poll(sorted(due | living))
         except SchedulerUnavailable as error:
-            self.problem = str(error)
-        self._asked_s = self._clock.monotonic_s()
+            self._fail(error)
+            return
+        self.problem = ""
+        now_s = self._clock.monotonic_s()
+        for job_id, info in infos.items():
+            misses = self._misses(job_id) + 1 if info.state is JobState.UNKNOWN else 0
+            self._answers[job_id] = _Answer(info, now_s, misses)
 
+    def _misses(self, job_id: str) -> int:
+        answer = self._answers.get(job_id)
+        return answer.misses if answer else 0
 
-def _unknown(job_id: str) -> JobInfo:
-    return JobInfo(job_id, JobState.UNKNOWN)
+    def _fail(self, error: SchedulerUnavailable) -> None:
+        self.problem = str(error)
+        self._retry_s = self._clock.monotonic_s() + RETRY_AGE_S
+
+    def _last(self, job_id: str) -> JobInfo:
+        answer = self._answers.get(job_id)
+        return answer.info if answer else JobInfo(job_id, JobState.UNKNOWN)

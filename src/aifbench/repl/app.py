@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from aifbench import __version__
 from aifbench.config import SCHEDULERS, Config, load_config
 from aifbench.errors import BenchError
-from aifbench.repl.exit_codes import INTERRUPTED
+from aifbench.repl.exit_codes import FAILURE, INTERRUPTED
 
 if TYPE_CHECKING:
     from aifbench.session import Session
@@ -46,6 +46,9 @@ def main(
     except BenchError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except OSError as error:  # such as standard output on a full disk
+        sys.stderr.write(f"error: {error}\n")
+        return FAILURE
     except KeyboardInterrupt:
         return INTERRUPTED
 

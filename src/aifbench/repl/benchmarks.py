@@ -27,7 +27,8 @@ class Benchmarks(Topic):
         """Load a service and measure it."""
         words = statement.argv[1:]
         if wants_help(words):
-            parse(self._cmd, self._help_parser(words), ["--help"])
+            self._help_parser(words).print_help(self._cmd.stdout)
+            return
         name, kind, rest = self._aim(words)
         arguments = parse(self._cmd, self._parser(kind, name), rest)
         bench = arguments.workload or self.session.bench_names(kind)[0]
@@ -81,7 +82,7 @@ class Benchmarks(Topic):
         benches = self.session.bench_names(kind)
         parser = Parser(
             f"Load {name} and measure it. Rates, times and counts take units: 50/s, 2k, 90s, 1.5h.",
-            f"bench {name} {benches[-1]} --duration 30s",
+            f"bench {name} --rate 50 --duration 30s",
             f"bench {name}",
         )
         parser.add_argument(

@@ -69,7 +69,8 @@ class Services(Topic):
         if not words or words[0].startswith("-"):
             if not wants_help(words):
                 raise UsageError("start: no service given", hint=f"valid: {', '.join(self.session.kinds())}")
-            parse(self._cmd, self._any_start_parser(), ["--help"])
+            self._any_start_parser().print_help(self._cmd.stdout)
+            return
         kind = words[0]
         if kind not in (kinds := self.session.kinds()):
             raise UsageError(
@@ -119,7 +120,7 @@ class Services(Topic):
     @with_argparser(_check_parser)
     def do_check(self, args: Namespace) -> None:
         """Tell whether a service is ready, or wait until it is."""
-        wait_s = parse_duration_s(args.wait, "--wait") if args.wait else 0.0
+        wait_s = parse_duration_s(args.wait, "--wait") if args.wait is not None else 0.0
         name = args.name or self.only_service()
         advice = f"{name} goes on by itself; look again with `check {name} --wait`"
         with on_interrupt(advice), self.live_line() as line:
@@ -149,7 +150,7 @@ class Services(Topic):
         lines = parse_count(args.lines, "--lines", maximum=1_000_000)
         name = args.name or self.only_service()
         if not args.follow:
-            self._cmd.poutput("\n".join(self.session.logs(name, lines=lines)))
+            self._cmd.poutput("\n".join(self.session.logs(name, lines=lines)) or "nothing in the log yet")
             return
         with on_interrupt(f"{name} goes on"):
             for text in self.session.follow(name):

@@ -1,5 +1,6 @@
 """The shell itself: errors and exit status, help, toolbar and leaving. Commands live in the topics."""
 
+import errno
 import os
 import traceback
 from argparse import Namespace
@@ -32,6 +33,8 @@ TOPICS = (Services, Benchmarks, Results, System)
 # They work, and are documented by cmd2, but are no part of what a newcomer has to read.
 _HIDDEN = ("alias", "edit", "exit", "macro", "run_pyscript", "shell", "shortcuts")
 _SETTABLES = ("allow_style", "echo", "errexit", "timing")
+_KEEP = ("", "k", "keep")
+_STOP = ("s", "stop")
 _INTRO = f"aifbench {__version__} · `help` lists the commands · `quickstart` goes the whole way once"
 
 
@@ -162,6 +165,9 @@ class Shell(cmd2.Cmd):
         raise UsageError(f"unknown command {statement.command!r}{close}", hint="`help` lists the commands")
 
     def pexcept(self, exception: BaseException, **options: Any) -> None:
+        if isinstance(exception, OSError) and exception.errno in (errno.ENOSPC, errno.EDQUOT):
+            self.fail(f"cannot write the output: {exception.strerror}")
+            return
         super().pexcept(exception, **options)
         self.outcome = FAILURE
 
@@ -259,19 +265,13 @@ class Shell(cmd2.Cmd):
         question = f"{_count(alive)} still running: [k]eep or stop? "
         try:
             with on_interrupt("not leaving"):
-                while (answer := self.read_input(question).strip().lower()) not in (
-                    "",
-                    "k",
-                    "keep",
-                    "s",
-                    "stop",
-                ):
+                while (answer := self.read_input(question).strip().lower()) not in (*_KEEP, *_STOP):
                     self.poutput("type keep or stop")
         except EOFError:
             answer = ""
-        if not answer.startswith("s"):
+        if answer in _KEEP:
             self.poutput("kept; the next `aifbench` finds them again")
-        return answer.startswith("s")
+        return answer in _STOP
 
     def _tell_left_running(self) -> None:
         alive = self._alive()

@@ -3,10 +3,9 @@
 A subclass says which batch script it is, its options, how to tell that it answers, and its benchmarks.
 """
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,13 +13,7 @@ from aifbench.cluster.announce import Announcement, read_announcement
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.cluster.jobs import JobInfo, JobState
 from aifbench.cluster.tracker import REST_AGE_S
-from aifbench.errors import (
-    NotReady,
-    SchedulerUnavailable,
-    ServiceDied,
-    ServiceError,
-    UsageError,
-)
+from aifbench.errors import ConfigError, NotReady, ServiceDied, ServiceError, SubmitError
 from aifbench.options import Option, resolve_options
 from aifbench.servers import log
 from aifbench.servers.benchmark import Benchmark, BenchmarkContext
@@ -28,20 +21,25 @@ from aifbench.servers.deployment import (
     SCRIPT_COPY,
     SECRET_FILE,
     Deployment,
-    data_dir,
+    age_s,
     dry_run_text,
     plan_deployment,
+    reserve,
 )
-from aifbench.servers.instance import Instance, write_secret
+from aifbench.servers.instance import Instance
 from aifbench.servers.options import START_OPTIONS
+from aifbench.servers.service_job import ServiceJob
 from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus, Stage
 
 # While somebody waits for a service: how often it is probed, and how often the scheduler is asked.
 PROBE_INTERVAL_S = 0.2
 WAITING_AGE_S = 2.0
+STOPPING_AGE_S = 0.5
 
 STOP_TIMEOUT_S = 60.0
+# A job that was asked to end, and that the scheduler has not known for this long, has ended.
+FORGOTTEN_AFTER_S = 5.0
 _DIAGNOSIS_LINES = 5
 
 
@@ -68,7 +66,11 @@ class SlurmServer(ABC):
 
     def __init__(self, site: Site, instance: Instance) -> None:
         self._site = site
-        self.instance = instance
+        self._job = ServiceJob(site, instance)
+
+    @property
+    def instance(self) -> Instance:
+        return self._job.instance
 
     @property
     def name(self) -> str:
@@ -127,31 +129,25 @@ class SlurmServer(ABC):
     def start(cls, site: Site, given: Mapping[str, Any]) -> Self:
         """Submit the job and return at once. Raises SubmitError with the scheduler's own words."""
         deployment = cls.plan(site, given)
-        instance, spec = deployment.instance, deployment.spec
-        with site.instances.lock():
-            _refuse_taken_name(site, instance)
-            directory = site.instances.make_directory(instance)
-            if cls.has_secret:
-                write_secret(directory / SECRET_FILE)
-            shutil.copyfile(spec.script, directory / SCRIPT_COPY)
-            instance = replace(instance, command=tuple(site.scheduler.command_line(spec)))
-            site.instances.write(instance)
+        for other in site.instances.open_instances(deployment.instance.name):
+            cls(site, other).loss(max_age_s=WAITING_AGE_S)  # an end that nobody has seen frees the name
+        instance = reserve(site, deployment, has_secret=cls.has_secret)
+        site.instances.prune()
+        server = cls(site, instance)
         try:
-            job_id = site.scheduler.submit(spec)
-        except SchedulerUnavailable:
-            raise  # the job may exist: it is looked for by name at the next status
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
+            job_id = site.scheduler.submit(deployment.spec)
+        except (SubmitError, ConfigError):
+            site.instances.remove(instance)
             raise
-        server = cls(site, replace(instance, job_id=job_id))
-        site.instances.write(server.instance)
+        # Any other end, such as no answer or Ctrl-C, may leave a job: `status` looks for it by its name.
+        server._job.submitted(job_id)
         return server
 
     def observe(self, job: JobInfo) -> ServiceStatus:
         """The service's status given its job's: reads the log, probes the endpoint, remembers what is new."""
-        if job.state.is_final:
+        if job.state.is_final or not self.instance.is_open:
             return self._ended(job)
-        announced = self.announcement(job)
+        announced = None if self._is_out_of_sight(job) else self.announcement(job)
         if announced is None:
             return self._silent_status(job)
         endpoint = self._endpoint(announced)
@@ -166,20 +162,17 @@ class SlurmServer(ABC):
 
     def status(self, *, max_age_s: float = REST_AGE_S) -> ServiceStatus:
         """What `observe` says of the job as the scheduler knows it, at most `max_age_s` old."""
-        self.adopt()
-        if not self.instance.job_id:
-            return self._status(JobInfo("", JobState.UNKNOWN), Stage.UNKNOWN, detail="submission under way")
-        return self.observe(self._site.tracker.info(self.instance.job_id, max_age_s=max_age_s))
+        return self.observe(self._job.info(max_age_s=max_age_s))
 
-    def adopt(self) -> None:
-        """Find the job of a submission whose answer was never seen, by its unique name."""
-        if self.instance.job_id or not self.instance.is_open:
-            return
-        found = self._site.scheduler.find(self.instance.job_name)
-        if found:
-            self._update(job_id=found[0].job_id)
-        elif self._site.clock.wall_s() - self.instance.submitted_wall_s > STOP_TIMEOUT_S:
-            self._update(seen_end="never submitted")
+    def loss(self, *, max_age_s: float = REST_AGE_S) -> str:
+        """Why what was ready here is gone: its job ended or was requeued. Empty as far as is known."""
+        job = self._job.info(max_age_s=max_age_s)
+        if job.state.is_final or not self.instance.is_open:
+            status = self._ended(job)
+            return status.detail + (f" ({status.advice})" if status.advice else "")
+        if 0 <= self.instance.ready_restarts < job.restarts:
+            return f"job {job.job_id} was requeued and starts anew"
+        return ""
 
     def check(
         self, *, wait_s: float = 0.0, progress: Callable[[ServiceStatus], None] = lambda _: None
@@ -196,7 +189,7 @@ class SlurmServer(ABC):
             if status.stage is Stage.READY or not wait_s:
                 return status
             if not status.is_alive:
-                raise ServiceDied(f"{self.name}: {status.detail}{self._last_words()}", hint=status.advice)
+                raise ServiceDied(f"{self.name}: {status.detail}", hint=status.advice + self._last_words())
             if status.stage is Stage.QUEUED and status.advice:
                 raise NotReady(f"{self.name} will not start: {status.detail}", hint=status.advice)
             if self._site.clock.monotonic_s() >= deadline_s:
@@ -228,35 +221,43 @@ class SlurmServer(ABC):
         """Lines as they come, from the log's beginning, until the job has ended."""
 
         def is_over() -> bool:
-            return self._site.tracker.info(self.instance.job_id).state.is_final
+            self.loss()
+            return not self.instance.is_open
 
         return log.follow(self.log_path, is_over, lambda: self._site.clock.sleep(PROBE_INTERVAL_S))
 
     def stop(self) -> ServiceStatus:
         """Cancel the job and wait for its end. Raises ServiceError when it does not end."""
-        self._update(stopped=True)
-        self.adopt()
-        job_id = self.instance.job_id
-        if not job_id:
-            self._update(seen_end="never submitted")
-            return self._status(JobInfo("", JobState.CANCELLED), Stage.ENDED, detail="never submitted")
-        self._site.scheduler.cancel([job_id])
-        deadline_s = self._site.clock.monotonic_s() + STOP_TIMEOUT_S
+        self.request_end()
+        return self.await_end()
+
+    def request_end(self) -> None:
+        """Cancel the job. Raises SchedulerError; nothing happens to one that has ended."""
+        if self.instance.is_open:
+            self._job.cancel()
+
+    def await_end(self) -> ServiceStatus:
+        """Wait until a cancelled job has ended. Raises ServiceError when it does not."""
+        clock, job_id = self._site.clock, self.instance.job_id
+        asked_s = clock.monotonic_s()
         while True:
-            job = self._site.tracker.info(job_id, max_age_s=0.5)
-            if job.state.is_final:
+            job = self._job.info(max_age_s=STOPPING_AGE_S)
+            if job.state.is_final or not self.instance.is_open:
                 return self._ended(job)
-            if self._site.clock.monotonic_s() >= deadline_s:
+            waited_s = clock.monotonic_s() - asked_s
+            if waited_s >= FORGOTTEN_AFTER_S and self._job.is_forgotten(job):
+                return self._ended(job)
+            if waited_s >= STOP_TIMEOUT_S:
                 raise ServiceError(
                     f"job {job_id} of {self.name} is {job.state.value} after {STOP_TIMEOUT_S:g} s",
                     hint=f"`stop {self.name}` tries again, `status` shows it",
                 )
-            self._site.clock.sleep(PROBE_INTERVAL_S)
+            clock.sleep(PROBE_INTERVAL_S)
 
     def announcement(self, job: JobInfo) -> Announcement | None:
-        """What the job's present incarnation has announced; an earlier one's is not believed."""
-        announced = read_announcement(self.log_path, self.instance.job_id)
-        return announced if announced is not None and announced.restarts >= job.restarts else None
+        """What the job's present run has announced; that of another run or job is not believed."""
+        restarts = None if job.state is JobState.UNKNOWN else job.restarts
+        return read_announcement(self.log_path, self.instance.job_id, restarts)
 
     def describe(self) -> dict[str, Any]:
         """What a run's record keeps of this service. Holds no secret."""
@@ -284,29 +285,47 @@ class SlurmServer(ABC):
             secret_file=self.secret_path if announced.auth == "token" else None,
         )
 
+    def _is_out_of_sight(self, job: JobInfo) -> bool:
+        """Its address means another machine from here, or it is about to go."""
+        elsewhere = job.state is JobState.UNKNOWN and bool(job.advice)
+        return self._job.is_foreign or elsewhere or job.state is JobState.COMPLETING
+
     def _silent_status(self, job: JobInfo) -> ServiceStatus:
-        problem = self._site.tracker.problem
+        """The status of a service that has no address: not yet, not any more, or not from here."""
+        if self._job.is_foreign:
+            detail = f"started with --scheduler {self.instance.scheduler}: seen from there only"
+            return self._status(job, Stage.UNKNOWN, detail=detail)
         if job.state is JobState.UNKNOWN:
-            return self._status(job, Stage.UNKNOWN, detail=problem or "the scheduler does not know the job")
+            return self._status(job, Stage.UNKNOWN, detail=self._unknown_detail(job))
+        if job.state is JobState.COMPLETING:
+            return self._status(job, self._ending_stage(job), detail="its job is ending")
         if job.state.is_waiting:
             return self._status(job, Stage.QUEUED, detail=job.reason, advice=job.advice)
         return self._status(job, Stage.STARTING, detail="no announcement in its log yet", advice=job.advice)
 
+    def _ending_stage(self, job: JobInfo) -> Stage:
+        """Right after a requeue, a job is still ending and has the number of its next run already."""
+        if self.instance.ready_restarts < 0:
+            return Stage.STARTING
+        return Stage.QUEUED if job.restarts > self.instance.ready_restarts else Stage.SILENT
+
+    def _unknown_detail(self, job: JobInfo) -> str:
+        if self._site.tracker.problem:
+            return ""  # that is told of every service
+        if not self.instance.job_id:
+            return "its submission is under way"
+        return job.advice or "the scheduler does not know its job"
+
     def _ended(self, job: JobInfo) -> ServiceStatus:
-        if self.instance.is_open:
-            self._update(seen_end=job.state.value)
-            shutil.rmtree(data_dir(self._site, self.instance), ignore_errors=True)
-        by_user = self.instance.stopped or job.state is JobState.COMPLETED
-        code = f", exit code {job.exit_code}" if job.exit_code else ""
-        detail = f"job {job.job_id} ended: {job.state.value}{code}"
-        advice = job.advice or f"`logs {self.name}` shows its last words"
-        return self._status(
-            job, Stage.ENDED if by_user else Stage.FAILED, detail=detail, advice="" if by_user else advice
-        )
+        self._job.end(job)
+        if self.instance.stopped or job.state is JobState.COMPLETED:
+            return self._status(job, Stage.ENDED, detail=self.instance.end_detail)
+        advice = self.instance.end_advice or f"`logs {self.name}` shows its last words"
+        return self._status(job, Stage.FAILED, detail=self.instance.end_detail, advice=advice)
 
     def _last_words(self) -> str:
         lines = [line for line in self.log_lines(50) if line.strip()][-_DIAGNOSIS_LINES:]
-        return "".join(f"\n  | {line}" for line in lines) + ("\n" if lines else "")
+        return "".join(f"\n  | {line}" for line in lines)
 
     def _status(
         self,
@@ -316,6 +335,9 @@ class SlurmServer(ABC):
         detail: str = "",
         advice: str = "",
     ) -> ServiceStatus:
+        problem = self._site.tracker.problem
+        if problem and self.instance.is_open:
+            detail = "; ".join(filter(None, (detail, f"no news: {problem}")))
         return ServiceStatus(
             name=self.name,
             kind=self.instance.kind,
@@ -330,16 +352,12 @@ class SlurmServer(ABC):
     def _remember_ready(self, announced: Announcement, endpoint: Endpoint, probe: Probe) -> None:
         if self.instance.ready_restarts == announced.restarts:
             return
-        self._update(
-            ready_after_s=self._site.clock.wall_s() - self.instance.submitted_wall_s,
+        self._job.update(
+            ready_after_s=age_s(self._site, self.instance),
             ready_restarts=announced.restarts,
             endpoint=endpoint.to_json(),
             version=announced.version or probe.version,
         )
-
-    def _update(self, **changes: Any) -> None:
-        self.instance = replace(self.instance, **changes)
-        self._site.instances.write(self.instance)
 
 
 def _ready_detail(announced: Announcement, job: JobInfo) -> str:
@@ -349,11 +367,3 @@ def _ready_detail(announced: Announcement, job: JobInfo) -> str:
     if job.state is JobState.UNKNOWN:
         parts.append("scheduler cannot tell")
     return ", ".join(part for part in parts if part)
-
-
-def _refuse_taken_name(site: Site, instance: Instance) -> None:
-    if any(other.name == instance.name for other in site.instances.open_instances()):
-        raise UsageError(
-            f"a service named {instance.name!r} exists already",
-            hint=f"`start {instance.kind} --name other` starts one more, `status` shows them",
-        )

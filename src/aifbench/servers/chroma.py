@@ -1,6 +1,7 @@
 """Chroma, a vector data base: `chroma run` in a container or natively, on one node."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from typing import Any, ClassVar
 
@@ -73,14 +74,12 @@ class ChromaServer(SlurmServer):
     def probe(self, endpoint: Endpoint) -> Probe:
         from aifbench.workloads.chroma_control import ChromaControl
 
-        control = ChromaControl(endpoint, timeout_s=_PROBE_TIMEOUT_S)
         try:
-            control.heartbeat()
-            return Probe(is_ready=True, version=control.version())
+            with closing(ChromaControl(endpoint, timeout_s=_PROBE_TIMEOUT_S)) as control:
+                control.heartbeat()
+                return Probe(is_ready=True, version=control.version())
         except ServiceError as error:
             return Probe(is_ready=False, detail=error.message)
-        finally:
-            control.close()
 
     def benchmark(self, bench: str, options: Mapping[str, Any], context: BenchmarkContext) -> Benchmark:
         from aifbench.servers.chroma_bench import ChromaBenchmark

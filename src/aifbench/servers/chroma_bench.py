@@ -88,6 +88,8 @@ class ChromaBenchmark:
         self._context.progress.phase("data", "vectors, queries and exact answers")
         path = prepare_dataset(spec, self._context.data_dir)
         self._dataset = load_dataset(path)
+        if "mixed" in self._names:
+            self._require_trickle_vectors()
         index = {key: options[key] for key in _INDEX_OPTIONS if options[key] is not None}
         self._collection = self._namespace.create("data", self._dataset.metric, index=index)
         self._facts = {
@@ -162,11 +164,6 @@ class ChromaBenchmark:
     def _trickle_stream(self) -> StreamPlan:
         """Vectors beyond the base, inserted at a constant rate while searches run."""
         base, batch = self._dataset.base, self._options["batch"]
-        if len(self._dataset.vectors) - base < batch:
-            raise UsageError(
-                f"--dataset has no {batch} vectors to insert beyond the first {base:,}",
-                hint="lower --vectors",
-            )
         return StreamPlan(
             name="ingest",
             workload=self._workload("Ingest"),
@@ -177,6 +174,15 @@ class ChromaBenchmark:
             via=self._options["via"],
             is_stationary=False,
         )
+
+    def _require_trickle_vectors(self) -> None:
+        """Told before anything is measured."""
+        base, batch = self._dataset.base, self._options["batch"]
+        if len(self._dataset.vectors) - base < batch:
+            raise UsageError(
+                f"--dataset has no {batch} vectors to insert beyond the first {base:,}",
+                hint="lower --vectors",
+            )
 
     def _timed(self, name: str, streams: tuple[StreamPlan, ...], verify: Any = lambda _: {}) -> Phase:
         plan = PhasePlan(

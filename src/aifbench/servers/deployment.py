@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 from aifbench.clock import utc_text
 from aifbench.cluster.jobs import JobSpec
 from aifbench.errors import ConfigError, UsageError
-from aifbench.servers.instance import Instance, new_job_name
+from aifbench.load.clocksync import boot_id
+from aifbench.servers.instance import SPACE_HINT, Instance, new_job_name, write_secret
 from aifbench.servers.site import Site
 
 SECRET_FILE = "secret"
@@ -51,6 +53,8 @@ def plan_deployment(
         options={key: value for key, value in options.items() if value not in (None, "")},
         submitted_utc=utc_text(site.clock.wall_s()),
         submitted_wall_s=site.clock.wall_s(),
+        submitted_monotonic_s=site.clock.monotonic_s(),
+        boot_id=boot_id(),
         scheduler=site.scheduler.kind,
         script_sha256=hashlib.sha256(script.read_bytes()).hexdigest(),
     )
@@ -58,6 +62,47 @@ def plan_deployment(
     spec = _spec(site, instance, options, script, directory)
     spec = _with_environment(site, spec, directory, environment, options, has_secret=has_secret)
     return Deployment(instance, spec)
+
+
+def reserve(site: Site, deployment: Deployment, *, has_secret: bool) -> Instance:
+    """Take the name and store the instance, before its job exists; all of it or nothing.
+
+    Raises UsageError for a name that is taken, ConfigError when the disk takes nothing.
+    """
+    instance = deployment.instance
+    with site.instances.lock():
+        if site.instances.open_instances(instance.name):
+            raise UsageError(
+                f"a service named {instance.name!r} exists already",
+                hint=f"`start {instance.kind} --name other` starts one more, "
+                f"`stop {instance.name}` ends this one",
+            )
+        directory = site.instances.make_directory(instance)
+        try:
+            return _store(site, deployment, directory, has_secret=has_secret)
+        except BaseException:
+            site.instances.remove(instance)
+            raise
+
+
+def _store(site: Site, deployment: Deployment, directory: Path, *, has_secret: bool) -> Instance:
+    spec = deployment.spec
+    instance = replace(deployment.instance, command=tuple(site.scheduler.command_line(spec)))
+    try:
+        if has_secret:
+            write_secret(directory / SECRET_FILE)
+        shutil.copyfile(spec.script, directory / SCRIPT_COPY)
+    except OSError as error:
+        raise ConfigError(f"cannot write in {directory}: {error.strerror}", hint=SPACE_HINT) from error
+    site.instances.write(instance)
+    return instance
+
+
+def age_s(site: Site, instance: Instance) -> float:
+    """Seconds since submission, by the clock that nobody can step unless it was submitted elsewhere."""
+    if instance.boot_id and instance.boot_id == boot_id():
+        return site.clock.monotonic_s() - instance.submitted_monotonic_s
+    return max(0.0, site.clock.wall_s() - instance.submitted_wall_s)
 
 
 def data_dir(site: Site, instance: Instance) -> Path:

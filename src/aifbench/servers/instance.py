@@ -11,17 +11,22 @@ import json
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from aifbench.errors import ConfigError
+from aifbench.errors import ConfigError, SchemaMismatch
+from aifbench.results.decode import decode
 
 _STATE_FILE = "service.json"
 _SCHEMA = "aifbench.service/1"
-_SPACE_HINT = "free some space, or set AIFBENCH_RESULTS to a directory you can write to"
+SPACE_HINT = "free some space, or set AIFBENCH_RESULTS to a directory you can write to"
+
+# How many ended services keep their directory. A number, not an age, so that no clock step removes any.
+KEEP_ENDED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,9 @@ class Instance:
     """One deployment. `job_id` is empty between reservation and submission.
 
     `endpoint` is the last address that answered, for the restart count `ready_restarts`; `stopped` says that
-    a user asked for the end, `seen_end` that the end was noticed (its job need not be asked for again).
+    a user asked for the end. `seen_end` is the job's final state once somebody has noticed it, and
+    `end_detail` and `end_advice` are what was said of it: the job is never asked for again.
+    `submitted_monotonic_s` holds for the running kernel that `boot_id` names.
     """
 
     kind: str
@@ -38,6 +45,8 @@ class Instance:
     options: Mapping[str, Any]
     submitted_utc: str
     submitted_wall_s: float
+    submitted_monotonic_s: float = 0.0
+    boot_id: str = ""
     job_id: str = ""
     scheduler: str = ""
     command: tuple[str, ...] = ()
@@ -48,6 +57,9 @@ class Instance:
     version: str = ""
     stopped: bool = False
     seen_end: str = ""
+    end_detail: str = ""
+    end_advice: str = ""
+    ended_wall_s: float = 0.0
 
     @property
     def is_open(self) -> bool:
@@ -65,15 +77,19 @@ class InstanceStore:
         return self._directory / instance.job_name
 
     def all(self) -> list[Instance]:
-        """Every readable instance, oldest first. Foreign or torn files are left alone."""
+        """Every readable instance: those that ended, then the open ones, each oldest first.
+
+        Foreign and torn files, and those of a version to come, are left alone.
+        """
         found = []
         for path in self._directory.glob(f"*/{_STATE_FILE}"):
-            with suppress(OSError, ValueError, TypeError, KeyError):
+            with suppress(OSError, ValueError, SchemaMismatch):
                 found.append(_load(path))
-        return sorted(found, key=lambda instance: instance.submitted_wall_s)
+        return sorted(found, key=lambda instance: (instance.is_open, instance.submitted_wall_s))
 
-    def open_instances(self) -> list[Instance]:
-        return [instance for instance in self.all() if instance.is_open]
+    def open_instances(self, name: str = "") -> list[Instance]:
+        """Those whose end has not been seen; of that name only, when one is given."""
+        return [found for found in self.all() if found.is_open and name in ("", found.name)]
 
     def write(self, instance: Instance) -> None:
         """Store; a reader sees the old or the new state. Raises ConfigError when it cannot be written."""
@@ -84,14 +100,35 @@ class InstanceStore:
             partial.write_text(json.dumps(data, default=str), encoding="utf-8")
             partial.replace(target)
         except OSError as error:
-            raise ConfigError(f"cannot write {target}: {error.strerror}", hint=_SPACE_HINT) from error
+            raise ConfigError(f"cannot write {target}: {error.strerror}", hint=SPACE_HINT) from error
+
+    def update(self, instance: Instance, **changes: Any) -> Instance:
+        """Change these fields of what is stored now, so that what other shells have noted since is kept."""
+        with self.lock():
+            try:
+                stored = _load(self.path(instance) / _STATE_FILE)
+            except (OSError, ValueError, SchemaMismatch):
+                stored = instance
+            changed = replace(stored, **changes)
+            self.write(changed)
+        return changed
+
+    def remove(self, instance: Instance) -> None:
+        """Forget it: state, log and secret."""
+        shutil.rmtree(self.path(instance), ignore_errors=True)
+
+    def prune(self) -> None:
+        """Remove the oldest ended services, so that looking at all stays quick."""
+        ended = [instance for instance in self.all() if not instance.is_open]
+        for instance in ended[:-KEEP_ENDED]:
+            self.remove(instance)
 
     def make_directory(self, instance: Instance) -> Path:
         path = self.path(instance)
         try:
             path.mkdir(parents=True, mode=0o700)
         except OSError as error:
-            raise ConfigError(f"cannot make {path}: {error.strerror}", hint=_SPACE_HINT) from error
+            raise ConfigError(f"cannot make {path}: {error.strerror}", hint=SPACE_HINT) from error
         return path
 
     @contextmanager
@@ -102,7 +139,7 @@ class InstanceStore:
             file = (self._directory / ".lock").open("w")
         except OSError as error:
             raise ConfigError(
-                f"cannot write in {self._directory}: {error.strerror}", hint=_SPACE_HINT
+                f"cannot write in {self._directory}: {error.strerror}", hint=SPACE_HINT
             ) from error
         with file:
             with suppress(OSError):
@@ -118,10 +155,14 @@ def new_job_name(kind: str, name: str) -> str:
 
 def _load(path: Path) -> Instance:
     data = json.loads(path.read_text(encoding="utf-8"))
-    if data.pop("schema") != _SCHEMA:
-        raise ValueError("another schema")
-    data["command"] = tuple(data["command"])
-    return Instance(**data)
+    if not isinstance(data, dict) or data.pop("schema", None) != _SCHEMA:
+        raise SchemaMismatch(f"{path} is not of schema {_SCHEMA}")
+    instance = decode(Instance, data, "service")
+    # Its name says which directories belong to it, to be removed at its end.
+    if instance.job_name != path.parent.name:
+        raise SchemaMismatch(f"{path} describes another service, {instance.job_name!r}")
+    assert isinstance(instance, Instance)
+    return instance
 
 
 def write_secret(path: Path) -> None:

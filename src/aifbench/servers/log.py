@@ -20,9 +20,13 @@ def tail(path: Path, lines: int) -> list[str]:
 
 
 def follow(path: Path, is_over: Callable[[], bool], wait: Callable[[], None]) -> Iterator[str]:
-    """Lines from now on. `is_over` is asked when nothing is new; the rest is read once more after it."""
+    """Lines from the beginning on, again when the log begins anew. `is_over` is asked when nothing is new;
+    the rest is read once more after it.
+    """
     position, pending, over = 0, b"", False
     while True:
+        if _size(path) < position:
+            position = 0  # a requeued job has a new log
         data = _read_from(path, position)
         position += len(data)
         *lines, pending = (pending + data).split(b"\n")
@@ -36,6 +40,13 @@ def follow(path: Path, is_over: Callable[[], bool], wait: Callable[[], None]) ->
             wait()
     if pending:
         yield pending.decode(errors="replace")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _read_from(path: Path, position: int) -> bytes:

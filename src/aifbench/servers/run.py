@@ -2,14 +2,23 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aifbench.clock import utc_text
 from aifbench.cluster.jobs import JobSpec
-from aifbench.errors import BenchError, ConfigError, ServiceDied, UsageError
+from aifbench.errors import (
+    BenchError,
+    ConfigError,
+    FleetError,
+    ResultError,
+    ServiceDied,
+    UsageError,
+    WorkloadError,
+)
 from aifbench.load.arrivals import Closed, from_json
 from aifbench.load.fleet import Fleet, JobLauncher, Launcher, LocalLauncher, PhaseOutcome
 from aifbench.load.plan import StreamPlan
@@ -54,7 +63,8 @@ class BenchRun:
 
     def run(self) -> RunRecord:
         """The COMPLETE record. Whatever ends it early is raised after what was measured has been stored:
-        KeyboardInterrupt leaves the run INTERRUPTED, a BenchError leaves it FAILED.
+        KeyboardInterrupt leaves the run INTERRUPTED, a BenchError leaves it FAILED, and of options that
+        cannot be used no run is left.
         """
         endpoint = self._server.ready_endpoint()
         launcher = self._launcher()
@@ -62,24 +72,32 @@ class BenchRun:
         self._record = self._site.runs.create(
             self._server.describe(), self._recipe, collect(config.project_dir, self._server.script_path)
         )
-        self._progress.phase("run", self._record.run_id)
         context = BenchmarkContext(
             endpoint, config.results_dir / "datasets", self._record.run_id.replace("-", ""), self._progress
         )
         try:
+            self._progress.phase("run", self._record.run_id)
             self._run_phases(launcher, context)
-        except KeyboardInterrupt:
-            self._finish(RunState.INTERRUPTED, "interrupted by the user")
-            raise
-        except BenchError as error:
-            self._finish(RunState.FAILED, str(error))
-            self._progress.note(f"what was measured is kept in run {self._record.run_id}")
-            raise
         except BaseException as error:
-            self._finish(RunState.FAILED, f"{type(error).__name__}: {error}")
+            self._end_early(error)
             raise
         self._finish(RunState.COMPLETE, "")
         return self._record
+
+    def _end_early(self, error: BaseException) -> None:
+        """Keep what there is, as far as the disk takes it, without hiding why the run ends."""
+        if isinstance(error, UsageError) and not self._record.measurements:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            return
+        with suppress(ResultError):
+            if isinstance(error, KeyboardInterrupt):
+                self._finish(RunState.INTERRUPTED, "interrupted by the user")
+            elif isinstance(error, BenchError):
+                self._finish(RunState.FAILED, str(error))
+            else:
+                self._finish(RunState.FAILED, f"{type(error).__name__}: {error}")
+        kept = "keeps what was measured" if self._record.measurements else "tells why"
+        self._progress.note(f"run {self._record.run_id} {kept}")
 
     def _run_phases(self, launcher: Launcher, context: BenchmarkContext) -> None:
         benchmark = self._server.benchmark(self._recipe["bench"], self._recipe, context)
@@ -87,6 +105,11 @@ class BenchRun:
             with Fleet(self._directory / "phases", launcher, workers=benchmark.workers) as fleet:
                 for phase in benchmark.phases():
                     self._run_phase(fleet, phase)
+        except BenchError as error:
+            loss = self._loss(max_age_s=0.0)
+            if loss and loss not in error.message:
+                raise ServiceDied(loss) from error
+            raise
         finally:
             facts = benchmark.facts()
             benchmark.close()
@@ -101,11 +124,13 @@ class BenchRun:
             _require_clean(phase, outcome)
         if outcome.interrupted:
             raise KeyboardInterrupt
+        if loss := self._loss(max_age_s=0.0):
+            raise ServiceDied(f"in phase {phase.plan.name}: {loss}")
         if outcome.problem:
-            raise ServiceDied(f"phase {phase.plan.name} ended early: {outcome.problem}")
+            raise FleetError(f"phase {phase.plan.name} ended early: {outcome.problem}")
 
     def _keep(self, phase: Phase, outcome: PhaseOutcome) -> None:
-        extra = phase.verify(outcome) if not outcome.problem else {}
+        extra = _verified(phase, outcome)
         for stream in phase.plan.streams:
             measurement = self._measure(phase, stream, outcome)
             checks = (*measurement.checks, *extra.get(stream.name, ()), *_early_end(outcome))
@@ -131,12 +156,13 @@ class BenchRun:
         if now_s - self._watched_s < _WATCH_INTERVAL_S:
             return ""
         self._watched_s = now_s
-        self._site.runs.heartbeat(self._record.run_id)
-        job = self._site.tracker.info(self._server.instance.job_id)
-        if not job.state.is_final:
-            return ""
-        advice = f" ({job.advice})" if job.advice else ""
-        return f"the service's job {job.job_id} ended: {job.state.value}{advice}"
+        with suppress(ResultError):  # a full disk is told of by those who write measurements
+            self._site.runs.heartbeat(self._record.run_id)
+        return self._loss(max_age_s=_WATCH_INTERVAL_S)
+
+    def _loss(self, *, max_age_s: float) -> str:
+        loss = self._server.loss(max_age_s=max_age_s)
+        return f"{self._server.name} is gone: {loss}" if loss else ""
 
     def _finish(self, state: RunState, error: str) -> None:
         self._keep_service_files()
@@ -147,10 +173,15 @@ class BenchRun:
 
     def _keep_service_files(self) -> None:
         target = self._directory / "service"
-        target.mkdir(exist_ok=True)
-        for source, name in ((self._server.log_path, "job.log"), (self._server.script_path, "script.sh")):
-            if source.is_file():
-                shutil.copyfile(source, target / name)
+        with suppress(OSError):  # helpful, not needed: a log may be gone, a disk full
+            target.mkdir(exist_ok=True)
+            for source, name in ((self._server.log_path, "job.log"), (self._server.script_path, "script.sh")):
+                if source.is_file():
+                    shutil.copyfile(source, target / name)
+
+    def _longest_s(self) -> float:
+        """A generous guess: two timed phases, and as long again for preparation and fixed work."""
+        return 4 * float(sum(self._recipe[key] for key in ("warmup", "duration", "drain")))
 
     def _launcher(self) -> Launcher:
         """Load is made here where that is a compute node or the only node; else by a client job."""
@@ -183,7 +214,7 @@ class BenchRun:
             },
             nodes=nodes,
             tasks_per_node=per_node,
-            time_limit_s=config.time_limit_s,
+            time_limit_s=max(config.time_limit_s, self._longest_s()),
             account=options.get("account") or config.account,
             partition=options.get("partition") or config.partition,
             qos=options.get("qos") or config.qos,
@@ -233,6 +264,18 @@ def _early_end(outcome: PhaseOutcome) -> tuple[Check, ...]:
     return (Check("ENDED", Verdict.INVALID, f"the phase ended early: {outcome.problem}"),)
 
 
+def _verified(phase: Phase, outcome: PhaseOutcome) -> Mapping[str, Sequence[Check]]:
+    """The phase's own checks; a service that does not answer them makes its numbers INVALID, not lost."""
+    if outcome.problem:
+        return {}
+    try:
+        return phase.verify(outcome)
+    except BenchError as error:
+        message = f"what the service holds could not be verified: {error}"
+        check = Check("COUNT", Verdict.INVALID, message, advice="see `logs` of the service")
+        return {stream.name: (check,) for stream in phase.plan.streams}
+
+
 def _require_clean(phase: Phase, outcome: PhaseOutcome) -> None:
     """A preparation that went wrong would make everything after it meaningless."""
     for stream in phase.plan.streams:
@@ -243,14 +286,16 @@ def _require_clean(phase: Phase, outcome: PhaseOutcome) -> None:
         ]
         if (failed or errors) and not outcome.problem:
             what = f": {errors[0]}" if errors else ""
-            raise ServiceDied(f"{failed} of {len(samples)} operations of {phase.plan.name} failed{what}")
+            raise WorkloadError(f"{failed} of {len(samples)} operations of {phase.plan.name} failed{what}")
         outcome.discard_raw(stream)
 
 
 def _hashes(directory: Path) -> dict[str, str]:
     """SHA-256 of every evidence file of the run, by relative path."""
-    return {
-        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.parent != directory
-    }
+    paths = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.parent != directory]
+    return {str(path.relative_to(directory)): _sha256(path) for path in paths}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -43,14 +43,17 @@ def _resume(node: str) -> None:
 
 
 def hang() -> None:
+    load_cluster()
     send("slurmctld", signal.SIGSTOP)
 
 
 def unhang() -> None:
+    load_cluster()
     send("slurmctld", signal.SIGCONT)
 
 
 def stop_controller() -> None:
+    load_cluster()
     stop("slurmctld")
 
 
@@ -62,7 +65,8 @@ def start_controller() -> None:
 
 
 def no_accounting() -> None:
-    daemons.kill("slurmdbd")
+    load_cluster()
+    stop("slurmdbd", signal.SIGKILL)
 
 
 def accounting() -> None:
@@ -79,7 +83,7 @@ def expire(job: str) -> None:
 
 def oom() -> None:
     """Submit a job that asks for 100 MB and uses 400; prints its id."""
-    greedy = "head --bytes=400M /dev/zero | tail; sleep 1"
+    greedy = "python3 -c 'import time; memory = b\"x\" * (400 << 20); time.sleep(30)'"
     say(run("sbatch", "--parsable", "--mem=100", "--output=/dev/null", "--time=1", "--wrap", greedy).strip())
 
 

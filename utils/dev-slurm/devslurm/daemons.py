@@ -1,17 +1,17 @@
 """The login side's daemons: munged, MariaDB, slurmdbd, slurmctld, slurmrestd."""
 
 import os
-import signal
 import socket
 from pathlib import Path
 
 from devslurm import config
 from devslurm.cluster import DATABASE_PORT, LOGIN_IP, REST_PORT, ROOT, SLURM_CONF, Cluster
-from devslurm.machine import run, start, stop, succeeds, wait_for
+from devslurm.machine import run, start, succeeds, wait_for
 
 MUNGE_SOCKET = Path("/run/munge/munge.socket.2")
 DATABASE_SOCKET = ROOT / "run/mariadb.sock"
-REST_PLUGINS = "v0.0.36,v0.0.37,v0.0.38,dbv0.0.36,dbv0.0.37,dbv0.0.38"
+REST_PLUGINS = "v0.0.36,v0.0.37,v0.0.38"
+REST_ACCOUNTING_PLUGINS = "dbv0.0.36,dbv0.0.37,dbv0.0.38"
 
 
 def _listens(port: int, host: str = "127.0.0.1") -> bool:
@@ -65,11 +65,12 @@ def start_controller() -> None:
     wait_for("slurmctld answers", lambda: succeeds("scontrol", "ping"))
 
 
-def start_rest() -> None:
+def start_rest(cluster: Cluster) -> None:
     """slurmrestd refuses to run as root or as Slurm's own user."""
+    plugins = f"{REST_PLUGINS},{REST_ACCOUNTING_PLUGINS}" if cluster.accounting else REST_PLUGINS
     start(
         "slurmrestd",
-        *("slurmrestd", "-f", str(SLURM_CONF), "-a", "rest_auth/jwt", "-s", REST_PLUGINS),
+        *("slurmrestd", "-f", str(SLURM_CONF), "-a", "rest_auth/jwt", "-s", plugins),
         *(f"{LOGIN_IP}:{REST_PORT}", f"127.0.0.1:{REST_PORT}"),
         environ={"SLURM_JWT": "daemon"},
         user="daemon",
@@ -81,7 +82,3 @@ def write_secret(path: Path, *, size: int, owner: str) -> None:
     path.touch(mode=0o600)
     path.write_bytes(os.urandom(size))
     run("chown", owner, str(path))
-
-
-def kill(name: str) -> None:
-    stop(name, signal.SIGKILL)

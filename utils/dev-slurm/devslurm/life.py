@@ -26,7 +26,7 @@ from devslurm.cluster import (
     saved_cluster,
 )
 from devslurm.install import missing_packages
-from devslurm.machine import kept_names, pid_of, process_state, run, say, step, stop, wait_for
+from devslurm.machine import kept_names, pid_of, process_state, run, say, step, stop, succeeds, wait_for
 
 USER_MARK = "dev-slurm test user"
 PUBLIC_DIRECTORIES = ("etc", "log", "run", "spool", "dev", "pid", "late")
@@ -74,7 +74,7 @@ def _start(cluster: Cluster) -> None:
     with step("slurmctld"):
         daemons.start_controller()
     with step(f"slurmrestd on {LOGIN_IP}:{REST_PORT}"):
-        daemons.start_rest()
+        daemons.start_rest(cluster)
     with step(f"{cluster.node_count} nodes ({'cgroup v1' if cluster.cgroups else 'no cgroups'})"):
         for node in cluster.nodes:
             nodes.boot(cluster, node)
@@ -140,7 +140,7 @@ def down() -> None:
     """Remove every trace of the cluster; also of one that broke half-way. Does nothing when there is none."""
     if ROOT.is_mount():
         _stop_everything()
-        run("umount", str(ROOT))
+        wait_for(f"nobody uses {ROOT}", lambda: succeeds("umount", str(ROOT)))
         ROOT.rmdir()
     network.remove()
     if is_ours(SYSTEM_SLURM_CONF):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from devslurm.cluster import ROOT, DevSlurmError
@@ -120,6 +120,7 @@ def stop(name: str, number: signal.Signals = signal.SIGTERM) -> None:
     pid = pid_of(name)
     if pid is None:
         return
-    os.kill(pid, number)
-    os.kill(pid, signal.SIGCONT)
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+        os.kill(pid, signal.SIGCONT)
     wait_for(f"{name} ends", lambda: not process_state(pid))

@@ -1,0 +1,386 @@
+"""The HTTP load loop against a real server: every operation is one row, whatever becomes of it."""
+
+import socket
+import tempfile
+import threading
+import time
+import unittest
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from test.fakes.http import HttpService
+from test.fakes.waiting import eventually
+
+from aifbench.errors import WorkloadError
+from aifbench.load.assignment import FOREVER_NS, Assignment
+from aifbench.load.http import encode_request
+from aifbench.load.recorder import Recorder, Rows, answers_path, read_rows, read_samples, rows_path
+from aifbench.load.samples import NOT_SEEN, Samples
+from aifbench.load.wire_loop import WireLoop
+from aifbench.load.workload import OutcomeKind
+
+MS = 1_000_000
+S = 1_000_000_000
+
+# target: outcome, HTTP status, bytes of the answer
+ENDINGS = {
+    "/ok": (OutcomeKind.OK, 200, 2),
+    "/body/300000": (OutcomeKind.OK, 200, 300_000),
+    "/chunked/2500": (OutcomeKind.OK, 200, 2500),
+    "/until-end": (OutcomeKind.OK, 200, 9),
+    "/close": (OutcomeKind.OK, 200, 3),
+    "/status/204": (OutcomeKind.OK, 204, 0),
+    "/status/302": (OutcomeKind.PROTOCOL, 302, 2),
+    "/status/404": (OutcomeKind.CLIENT_ERROR, 404, 2),
+    "/status/429": (OutcomeKind.THROTTLED, 429, 2),
+    "/status/500": (OutcomeKind.SERVER_ERROR, 500, 2),
+    "/status/503": (OutcomeKind.THROTTLED, 503, 2),
+    "/cut": (OutcomeKind.BROKEN, 0, 0),
+    "/vanish": (OutcomeKind.BROKEN, 0, 0),
+    "/reset": (OutcomeKind.BROKEN, 0, 0),
+    "/garbage": (OutcomeKind.PROTOCOL, 0, 0),
+}
+
+
+@dataclass
+class Ran:
+    """What one loop left: samples with times since its start, raw rows, kept answers, error counts."""
+
+    samples: Samples
+    rows: Rows
+    answers: bytes
+    errors: dict[str, int]
+    limited_by: str
+
+    @property
+    def kinds(self) -> list[OutcomeKind]:
+        return [OutcomeKind(kind) for kind in self.samples.outcome]
+
+
+class LoopCase(unittest.TestCase):
+    def setUp(self) -> None:
+        self.service = HttpService()
+        self.addCleanup(self.service.close)
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.dir = Path(directory.name)
+
+    def loop(
+        self,
+        request: str | Callable[[int], bytes],
+        *,
+        clients: int = 1,
+        count: int = FOREVER_NS,
+        due_ms: Sequence[float] | None = None,
+        seconds: float | None = None,
+        drain_s: float = 5.0,
+        timeout_s: float = 10.0,
+        address: tuple[str, int] | None = None,
+        **options: Any,
+    ) -> "Ready":
+        start_ns = time.perf_counter_ns()
+        due_ns = None if due_ms is None else start_ns + np.array([round(ms * MS) for ms in due_ms], np.int64)
+        part = Assignment(
+            start_ns=start_ns,
+            end_ns=FOREVER_NS if seconds is None else start_ns + round(seconds * S),
+            drain_ns=round(drain_s * S),
+            timeout_ns=round(timeout_s * S),
+            first_index=0,
+            stride=1,
+            clients=0 if due_ms is not None else clients,
+            due_ns=due_ns,
+            count=count if due_ms is None else len(due_ms),
+        )
+        get = request if callable(request) else lambda _: encode_request("GET", request, "test")
+        recorder = Recorder(self.dir, "x", start_ns)
+        try:
+            loop = WireLoop(address or self.service.address, get, recorder, part, **options)
+        except BaseException:
+            recorder.close()
+            raise
+        return Ready(loop, part, recorder, self.dir)
+
+    def run_loop(self, request: str | Callable[[int], bytes], **options: Any) -> Ran:
+        return self.loop(request, **options).run()
+
+    def when(self, condition: Callable[[], bool], act: Callable[[], None]) -> threading.Thread:
+        def wait() -> None:
+            eventually(condition, "the condition to act on")
+            act()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
+
+class Ready:
+    """A loop that has not run yet."""
+
+    def __init__(self, loop: WireLoop, part: Assignment, recorder: Recorder, directory: Path) -> None:
+        self.loop = loop
+        self.part = part
+        self.recorder = recorder
+        self._dir = directory
+
+    def run(self) -> Ran:
+        try:
+            self.loop.run()
+        finally:
+            self.recorder.close()
+        return Ran(
+            samples=read_samples(self._dir, "x", 0),
+            rows=read_rows(rows_path(self._dir, "x"))[1:],
+            answers=answers_path(self._dir, "x").read_bytes(),
+            errors=self.recorder.errors.counts,
+            limited_by=self.loop.limited_by,
+        )
+
+
+class Endings(LoopCase):
+    def test_each_ending_is_recorded_as_what_it_is(self) -> None:
+        for target, (kind, status, size) in ENDINGS.items():
+            with self.subTest(target):
+                ran = self.run_loop(target, count=3)
+                self.assertEqual(ran.kinds, [kind] * 3)
+                self.assertEqual(ran.rows["status"].tolist(), [status] * 3)
+                self.assertEqual(ran.samples.bytes_in.tolist(), [size] * 3)
+                self.assertEqual(ran.samples.items.tolist(), [int(kind is OutcomeKind.OK)] * 3)
+                self.assertEqual(sum(ran.errors.values()), 0 if kind is OutcomeKind.OK else 3)
+                self.assertTrue((ran.samples.finished_ns > ran.samples.sent_ns).all())
+
+    def test_all_endings_at_once_keep_rows_and_answers_in_step(self) -> None:
+        targets = list(ENDINGS)
+        ran = self.run_loop(
+            lambda i: encode_request("GET", targets[i % len(targets)], "test"), clients=8, count=150
+        )
+        self.assertEqual(sorted(ran.samples.index.tolist()), list(range(150)))
+        expected = [ENDINGS[targets[i % len(targets)]] for i in ran.samples.index]
+        self.assertEqual(ran.kinds, [kind for kind, _, _ in expected])
+        ends = np.cumsum(ran.samples.bytes_in)
+        self.assertEqual(int(ends[-1]), len(ran.answers))
+        bodies = {300_000: b"x" * 300_000, 2: None, 2500: b"x" * 2500, 9: b"all of it", 3: b"bye", 0: b""}
+        for row, (kind, _, size) in enumerate(expected):
+            body = bodies[size] or (b"" if not size else b"ok" if kind is OutcomeKind.OK else b"no")
+            self.assertEqual(ran.answers[ends[row] - size : ends[row]], body)
+
+    def test_error_texts_tell_status_and_answer(self) -> None:
+        self.assertEqual(self.run_loop("/status/500", count=2).errors, {"HTTP 500 no": 2})
+        self.assertEqual(
+            self.run_loop("/cut", count=1).errors, {"connection closed before the end of the answer": 1}
+        )
+        self.assertEqual(self.run_loop("/reset", count=1).errors, {"ECONNRESET": 1})
+
+    def test_bytes_out_are_those_that_the_server_got(self) -> None:
+        def request(index: int) -> bytes:
+            return encode_request("POST", "/ok", "test", body=b"x" * (1000 * index))
+
+        ran = self.run_loop(request, count=5)
+        self.service.close()
+        self.assertEqual(ran.samples.bytes_out.tolist(), self.service.request_bytes)
+        self.assertEqual(ran.samples.bytes_out.tolist(), [len(request(index)) for index in range(5)])
+
+    def test_a_request_larger_than_the_socket_takes_at_once(self) -> None:
+        body = bytes(range(256)) * 40_000
+        ran = self.run_loop(lambda _: encode_request("POST", "/slow-reader", "test", body=body), count=2)
+        self.service.close()
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 2)
+        self.assertEqual(ran.samples.bytes_out.tolist(), self.service.request_bytes)
+        self.assertEqual(self.service.connections, 1)
+
+    def test_an_answer_before_the_end_of_the_request(self) -> None:
+        body = b"x" * 20_000_000
+        ran = self.run_loop(lambda _: encode_request("POST", "/early", "test", body=body), count=3)
+        self.assertEqual(ran.kinds, [OutcomeKind.CLIENT_ERROR] * 3)
+        self.assertTrue((ran.samples.bytes_out < len(body)).all())
+        self.assertEqual(self.service.connections, 3)
+
+    def test_the_answer_to_head_is_complete_without_a_body(self) -> None:
+        ran = self.run_loop(lambda _: encode_request("HEAD", "/body/1000", "test"), count=3, timeout_s=2.0)
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 3)
+        self.assertEqual(ran.samples.bytes_in.tolist(), [0] * 3)
+
+    def test_no_answer_in_time(self) -> None:
+        ran = self.run_loop("/hang", clients=2, count=4, timeout_s=0.1)
+        self.assertEqual(ran.kinds, [OutcomeKind.TIMEOUT] * 4)
+        self.assertTrue((ran.samples.service_ns >= 100 * MS).all())
+        self.assertEqual(ran.errors, {"no answer within 0.1 s": 4})
+        self.assertEqual(self.service.connections, 4)
+
+    def test_a_timeout_takes_nothing_else_down(self) -> None:
+        targets = ["/ok", "/hang", "/ok", "/ok"]
+        due_ms = [0, 1, 50, 150]
+        ran = self.run_loop(lambda i: encode_request("GET", targets[i], "t"), due_ms=due_ms, timeout_s=0.1)
+        by_index = dict(zip(ran.samples.index.tolist(), ran.kinds, strict=True))
+        ok, timeout = OutcomeKind.OK, OutcomeKind.TIMEOUT
+        self.assertEqual([by_index[i] for i in range(4)], [ok, timeout, ok, ok])
+
+    def test_nobody_listens(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = taken.getsockname()
+        ran = self.run_loop("/ok", address=address, seconds=0.3)
+        self.assertEqual(set(ran.kinds), {OutcomeKind.CONNECT})
+        self.assertEqual(ran.errors, {"ECONNREFUSED": len(ran.samples)})
+        self.assertEqual(set(ran.samples.bytes_out.tolist()), {0})
+        # A client that was refused pauses for 50 ms.
+        self.assertLessEqual(len(ran.samples), 6)
+        self.assertTrue((np.diff(ran.samples.intended_ns) >= 50 * MS).all())
+
+
+class Connections(LoopCase):
+    def test_kept_alive_ones_are_used_again(self) -> None:
+        self.run_loop("/ok", count=50)
+        self.assertEqual(self.service.connections, 1)
+
+    def test_one_that_the_server_ends_is_not(self) -> None:
+        ran = self.run_loop("/close", count=5)
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 5)
+        self.assertEqual(self.service.connections, 5)
+
+    def test_one_closed_while_idle_is_replaced(self) -> None:
+        ran = self.run_loop("/leave", due_ms=[0, 60, 120])
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 3)
+        self.assertEqual(self.service.connections, 3)
+
+    def test_prepared_ones_are_there_before_the_first_operation(self) -> None:
+        ready = self.loop("/ok", clients=3, count=30)
+        ready.loop.prepare(3)
+        self.assertEqual(ready.run().kinds, [OutcomeKind.OK] * 30)
+        self.assertEqual(self.service.connections, 3)
+
+    def test_preparing_says_where_nobody_listens(self) -> None:
+        self.service.close()
+        host, port = self.service.address
+        ready = self.loop("/ok")
+        with self.assertRaisesRegex(WorkloadError, f"cannot connect to {host}:{port}: .*refused"):
+            ready.loop.prepare(1)
+        ready.recorder.close()
+
+
+class ClosedLoop(LoopCase):
+    def test_exactly_as_many_as_clients_are_under_way(self) -> None:
+        opener = self.when(lambda: self.service.in_flight == 5, self.service.gate.set)
+        ran = self.run_loop("/wait", clients=5, count=500)
+        opener.join()
+        self.assertEqual(len(ran.samples), 500)
+        self.assertEqual(self.service.most_in_flight, 5)
+
+    def test_an_operation_is_intended_when_its_client_became_free(self) -> None:
+        ran = self.run_loop("/ok", clients=3, count=60)
+        intended_ns = ran.samples.sorted().intended_ns.tolist()
+        self.assertEqual(intended_ns[:3], [0, 0, 0])
+        self.assertLessEqual(Counter(intended_ns[3:]), Counter(ran.samples.finished_ns.tolist()))
+
+    def test_one_client_works_without_a_break(self) -> None:
+        samples = self.run_loop("/ok", count=20).samples
+        self.assertEqual(samples.intended_ns[1:].tolist(), samples.finished_ns[:-1].tolist())
+
+    def test_nothing_is_begun_after_the_end(self) -> None:
+        ran = self.run_loop("/ok", clients=2, seconds=0.1)
+        self.assertGreater(len(ran.samples), 10)
+        self.assertTrue((ran.samples.intended_ns < 0.1 * S).all())
+        self.assertEqual(set(ran.kinds), {OutcomeKind.OK})
+        self.assertEqual(len(ran.samples), len(self.service.targets))
+
+    def test_what_is_under_way_at_the_end_is_waited_for(self) -> None:
+        ready = self.loop("/wait", clients=2, seconds=0.05)
+        opener = self.when(lambda: time.perf_counter_ns() > ready.part.end_ns, self.service.gate.set)
+        ran = ready.run()
+        opener.join()
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 2)
+
+    def test_waiting_for_the_last_answers_costs_no_cpu(self) -> None:
+        reads_after_end = 0
+
+        def now_ns() -> int:
+            nonlocal reads_after_end
+            now_ns = time.perf_counter_ns()
+            reads_after_end += now_ns > ready.part.end_ns
+            return now_ns
+
+        def request(index: int) -> bytes:
+            return encode_request("GET", "/ok" if index else "/hang", "test")
+
+        ready = self.loop(request, clients=2, seconds=0.05, drain_s=0.3, now_ns=now_ns)
+        self.assertEqual(ready.run().kinds.count(OutcomeKind.UNFINISHED), 1)
+        self.assertLess(reads_after_end, 100)
+
+
+class OpenLoop(LoopCase):
+    def test_operations_are_sent_when_due_though_the_server_stalls(self) -> None:
+        due_ms = [5 * number for number in range(40)]
+        opened_ns = 0
+
+        def open_gate() -> None:
+            nonlocal opened_ns
+            opened_ns = time.perf_counter_ns()
+            self.service.gate.set()
+
+        opener = self.when(lambda: self.service.in_flight == 40, open_gate)
+        ready = self.loop("/wait", due_ms=due_ms)
+        samples = ready.run().samples.sorted()
+        opener.join()
+        self.assertEqual(samples.intended_ns.tolist(), [ms * MS for ms in due_ms])
+        self.assertTrue((samples.sent_ns >= samples.intended_ns).all())
+        self.assertTrue((samples.sent_ns < opened_ns - ready.part.start_ns).all())
+        # The whole stall is in the response time, from the intended instant on.
+        stall_ns = opened_ns - ready.part.start_ns - samples.intended_ns
+        self.assertTrue((samples.response_ns >= stall_ns).all())
+
+    def test_every_due_operation_is_a_row_when_connections_run_out(self) -> None:
+        ran = self.run_loop("/hang", due_ms=range(10), seconds=0.05, drain_s=0.1, max_connections=3)
+        self.assertEqual(ran.kinds, [OutcomeKind.UNFINISHED] * 10)
+        self.assertEqual(ran.samples.index.tolist(), list(range(10)))
+        self.assertEqual(int((ran.samples.sent_ns != NOT_SEEN).sum()), 3)
+        self.assertEqual(int((ran.samples.bytes_out > 0).sum()), 3)
+        self.assertEqual(set(ran.samples.finished_ns.tolist()), {NOT_SEEN})
+        self.assertEqual(ran.limited_by, "all 3 connections were busy")
+        self.assertEqual(len(self.service.targets), 3)
+
+    def test_waiting_for_a_connection_is_lag(self) -> None:
+        ready = self.loop("/wait", due_ms=[0, 10, 20], seconds=0.1, max_connections=1)
+        opener = self.when(lambda: time.perf_counter_ns() > ready.part.end_ns, self.service.gate.set)
+        ran = ready.run()
+        opener.join()
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 3)
+        self.assertEqual(ran.samples.sent_ns[1:].tolist(), sorted(ran.samples.sent_ns[1:].tolist()))
+        self.assertTrue((ran.samples.sent_ns[1:] >= ran.samples.finished_ns[:-1]).all())
+        self.assertTrue((ran.samples.lag_ns[1:] >= 80 * MS).all())
+        self.assertEqual(ran.limited_by, "all 1 connections were busy")
+
+    def test_a_service_that_keeps_up_limits_nothing(self) -> None:
+        self.assertEqual(self.run_loop("/ok", due_ms=range(50)).limited_by, "")
+
+    def test_what_hangs_is_unfinished_after_the_drain_time(self) -> None:
+        ran = self.run_loop("/hang", due_ms=[0, 10], seconds=0.02, drain_s=0.05)
+        self.assertEqual(ran.kinds, [OutcomeKind.UNFINISHED] * 2)
+        self.assertTrue((ran.samples.sent_ns >= 0).all())
+        self.assertEqual(ran.answers, b"")
+
+    def test_a_stop_ends_at_once_and_leaves_out_what_was_not_due(self) -> None:
+        ready = self.loop("/hang", due_ms=[0, 10, 60_000], timeout_s=60.0)
+
+        def stop() -> None:
+            ready.part.stop.is_set = True
+
+        stopper = self.when(lambda: len(self.service.targets) == 2, stop)
+        ran = ready.run()
+        stopper.join()
+        self.assertEqual(ran.kinds, [OutcomeKind.UNFINISHED] * 2)
+
+    def test_an_error_while_making_a_request_loses_no_row(self) -> None:
+        def request(index: int) -> bytes:
+            return encode_request("GET", ["/ok", "/ok"][index], "t")
+
+        with self.assertRaises(IndexError):
+            self.run_loop(request, due_ms=[0, 20, 40])
+        samples = read_samples(self.dir, "x", 0)
+        self.assertEqual(samples.index.tolist(), [0, 1, 2])
+        self.assertEqual(samples.ok.tolist(), [True, True, False])
+
+
+if __name__ == "__main__":
+    unittest.main()
