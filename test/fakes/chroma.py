@@ -1,5 +1,6 @@
 """An in-memory Chroma v2 server on a thread: the JSON of chromadb 1.5.9, exact search, faults on request."""
 
+import argparse
 import base64
 import contextlib
 import json
@@ -85,7 +86,8 @@ class FakeChroma:
     With `token`, requests need it in either header that Chroma may be configured to read.
     """
 
-    def __init__(self, *, token: str | None = None, secret_file: Path | None = None) -> None:
+    def __init__(self, *, token: str | None = None, secret_file: Path | None = None, port: int = 0) -> None:
+        self.port = port
         self.faults = Faults()
         self.token = token
         self.secret_file = secret_file
@@ -103,7 +105,7 @@ class FakeChroma:
         class Handler(_Handler):
             chroma = fake
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         # A short poll interval, because shutdown waits for one.
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
@@ -290,3 +292,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, *_: object) -> None: ...
+
+
+def main() -> None:
+    """As the program: `chroma run --path DIR --host 127.0.0.1 --port N`."""
+    parser = argparse.ArgumentParser("chroma")
+    run = parser.add_subparsers(required=True).add_parser("run")
+    run.add_argument("--path", type=Path, required=True)
+    run.add_argument("--host", required=True)
+    run.add_argument("--port", type=int, required=True)
+    options = parser.parse_args()
+    (options.path / "chroma.sqlite3").touch()
+    with FakeChroma(port=options.port) as chroma:
+        chroma.thread.join()

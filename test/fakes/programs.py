@@ -16,6 +16,16 @@ def install(fake: str, name: str, directory: Path, python: str = sys.executable)
     return program
 
 
+def install_module(fake: str, name: str, directory: Path) -> Path:
+    """Make `test.fakes.<fake>.main`, which may use everything installed here, executable as `directory`/`name`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    program = directory / name
+    source = f"import sys\nsys.path.insert(0, {str(_HERE.parents[1])!r})\nfrom test.fakes.{fake} import main\nmain()\n"
+    program.write_text(f"#!{sys.executable}\n{source}", encoding="utf-8")
+    program.chmod(0o755)
+    return program
+
+
 def make_venv(directory: Path, package: str, version: str) -> Path:
     """A virtual environment that knows one distribution; its interpreter."""
     base = Path(sys._base_executable).resolve()  # type: ignore[attr-defined]

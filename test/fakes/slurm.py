@@ -58,6 +58,7 @@ class FakeSlurm:
         self.visible_after_s = 0.0
         self.ghost_submits = 0
         self.hanging_sbatch = False
+        self.hanging_jobs: set[str] = set()  # once cancelled they stay COMPLETING, as with a hung epilog
         self.refusal: tuple[int, str] | None = None
         self.site_message = ""
         self.cluster_suffix = ""
@@ -247,7 +248,9 @@ class FakeSlurm:
     def _scancel(self, options: "_Options") -> CommandResult:
         for word in options.words:
             job = self.jobs.get(int(word))
-            if job and job.state not in _FINAL:
+            if job and word in self.hanging_jobs:
+                job.state = "COMPLETING"
+            elif job and job.state not in _FINAL:
                 job.ending = (0, 15) if job.state == "RUNNING" else (0, 0)
                 job.state, job.cancelled_by, job.ended_s = "CANCELLED", 1001, self.clock.elapsed_s
         return CommandResult(0)

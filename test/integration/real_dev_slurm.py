@@ -108,7 +108,7 @@ class GoodDays(ClusterTest):
 
 
 class BadDays(ClusterTest):
-    """The two that Slurm takes long to notice are started first and awaited last."""
+    """The two that Slurm takes long to notice are started first, on nodes of their own, and awaited last."""
 
     crashed_job: str
     expired_job: str
@@ -117,11 +117,12 @@ class BadDays(ClusterTest):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.addClassCleanup(dev_slurm, "heal")
-        cls.crashed_job = submit("sleep 300", "--nodelist=node2", "--no-requeue", "--output=/dev/null")
-        cls.expired_job = submit("sleep 300", "--nodelist=node1", "--output=/dev/null")
+        long_job = ("sleep 300", "--partition=gpu", "--no-requeue", "--output=/dev/null")
+        cls.crashed_job = submit(*long_job, "--nodelist=node4")
+        cls.expired_job = submit(*long_job, "--nodelist=node3")
         wait_for_state(cls.crashed_job, "RUNNING")
         wait_for_state(cls.expired_job, "RUNNING")
-        dev_slurm("crash", "node2")
+        dev_slurm("crash", "node4")
         dev_slurm("expire", cls.expired_job)
 
     def test_accounting_gone(self) -> None:
@@ -148,28 +149,28 @@ class BadDays(ClusterTest):
         self.assertEqual(self.result_of("echo fine"), "fine")
 
     def test_drained_node(self) -> None:
-        show = ("sinfo", "--noheader", "--nodes=node4", "--partition=gpu", "--format=%T")
-        dev_slurm("drain", "node4")
+        show = ("sinfo", "--noheader", "--nodes=node2", "--partition=cpu", "--format=%T")
+        dev_slurm("drain", "node2")
         self.assertEqual(output_of(*show), "drained")
-        dev_slurm("undrain", "node4")
+        dev_slurm("undrain", "node2")
         self.assertEqual(output_of(*show), "idle")
 
     def test_late_logs(self) -> None:
         log = self.directory / "late.log"
-        dev_slurm("late-logs", "node3", "3", str(self.directory))
-        job = submit("echo here", f"--output={log}", "--partition=gpu", "--nodelist=node3")
+        dev_slurm("late-logs", "node1", "3", str(self.directory))
+        job = submit("echo here", f"--output={log}", "--nodelist=node1")
         wait_for_state(job, "COMPLETED")
         self.assertFalse(log.exists())
         wait_until(lambda: log.exists() and log.read_text() == "here\n", "the log arrives", timeout_s=5)
-        dev_slurm("late-logs", "node3", "off")
+        dev_slurm("late-logs", "node1", "off")
 
     def test_out_of_memory(self) -> None:
         self.assertEqual(wait_for_state(dev_slurm("oom"), *ENDED), "OUT_OF_MEMORY")
 
     def test_power_cut(self) -> None:
         self._wait_for_record(self.crashed_job, "NODE_FAIL", timeout_s=30)
-        dev_slurm("revive", "node2")
-        self.assertEqual(self.result_of("hostname", "--nodelist=node2"), "node2")
+        dev_slurm("revive", "node4")
+        self.assertEqual(self.result_of("hostname", "--partition=gpu", "--nodelist=node4"), "node4")
 
     def test_time_limit(self) -> None:
         self._wait_for_record(self.expired_job, "TIMEOUT", timeout_s=45)
@@ -179,7 +180,7 @@ class BadDays(ClusterTest):
         show = ("sacct", "-nPX", "-j", job, "-o", "State")
         wait_until(lambda: output_of(*show) == state, f"the record of job {job} says {state}", timeout_s)
 
-    def test_ended_jobs_are_forgotten(self) -> None:
+    def test_short_memory_for_ended_jobs(self) -> None:
         job = submit("true", "--output=/dev/null")
         wait_for_state(job, "COMPLETED")
         dev_slurm("forget", "2")

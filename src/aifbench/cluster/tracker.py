@@ -14,13 +14,13 @@ REST_AGE_S = 5.0
 # How long the controller is left alone after it did not answer.
 RETRY_AGE_S = 5.0
 
-# An id that nobody knows costs commands of its own: each time it stays unknown, it is asked for half as often.
+# An id that nobody knows costs commands of its own: while it stays unknown, the waits between them double.
 _MAX_DOUBLINGS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What was said of a job, when, and for the how manieth time in a row it was unknown."""
+    """What was said of a job, when, and how many answers in a row did not know it."""
 
     info: JobInfo
     asked_s: float
@@ -59,7 +59,7 @@ class JobTracker:
         return self.infos([job_id], max_age_s=max_age_s)[job_id]
 
     def find(self, name: str, *, max_age_s: float = REST_AGE_S) -> JobInfo | None:
-        """The user's newest job of that name, looked for again after `max_age_s`; None also while `problem`."""
+        """The user's newest job of that name, sought again after `max_age_s`; None also while `problem`."""
         with self._lock:
             age_s = self._clock.monotonic_s() - self._sought_s.get(name, float("-inf"))
             if age_s < max_age_s or self._is_left_alone():

@@ -80,8 +80,9 @@ class Engine:
             gc.enable()
             gc.unfreeze()
             recorder.close()
-        keeps_answers = isinstance(loop, WireLoop) and not recorder.failure
-        interpreted = self._interpret(recorder.errors) if keeps_answers else 0
+        interpreted = 0
+        if isinstance(loop, WireLoop) and not recorder.failure:
+            interpreted = interpret(self._directory, self._name, self._workload.interpret, recorder.errors)
         offset = offset or Offset()
         return WorkerReport(
             stream=self._stream.name,
@@ -109,37 +110,48 @@ class Engine:
         loop.prepare(part.clients or _OPEN_LOOP_CONNECTIONS)
         return loop
 
-    def _interpret(self, errors: ErrorTally) -> int:
-        """Read the kept answers; correct outcomes, items and qualities; how many were read."""
-        path = rows_path(self._directory, self._name)
-        whole = read_rows(path)
-        rows = whole[1:]
-        ends = np.cumsum(rows["bytes_in"]).tolist()
-        good = np.flatnonzero(rows["outcome"] == OutcomeKind.OK)
-        chosen = good[:: max(1, -(-len(good) // MAX_INTERPRETED))].tolist()
-        answers = answers_path(self._directory, self._name)
-        with answers.open("rb") as file:
-            for number in chosen:
-                row = rows[number]
-                size = int(row["bytes_in"])
-                file.seek(ends[number] - size)
-                outcome = self._meaning(int(row["index"]), int(row["status"]), file.read(size))
-                row["outcome"], row["items"] = outcome.kind, outcome.items
-                row["qualities"][: len(outcome.qualities)] = outcome.qualities
-                if outcome.error:
-                    errors.add(outcome.error)
-        partial = path.with_suffix(".part")
-        whole.tofile(partial)
-        partial.replace(path)
-        answers.unlink()
-        return len(chosen)
 
-    def _meaning(self, index: int, status: int, body: bytes) -> Outcome:
-        try:
-            outcome: Outcome = self._workload.interpret(index, status, body)
-        except Exception as error:  # an answer nobody thought of must not cost the other ones
-            return outcome_of(error)
-        return outcome
+def interpret(
+    directory: Path,
+    name: str,
+    meaning: Callable[[int, int, bytes], Outcome],
+    errors: ErrorTally,
+    *,
+    limit: int = MAX_INTERPRETED,
+) -> int:
+    """Read kept answers of good status; correct outcomes, items and qualities. How many were read.
+
+    `meaning` takes index, status and body. Of more than `limit` answers an evenly spread part is read.
+    """
+    path = rows_path(directory, name)
+    whole = read_rows(path)
+    rows = whole[1:]
+    ends = np.cumsum(rows["bytes_in"]).tolist()
+    good = np.flatnonzero(rows["outcome"] == OutcomeKind.OK)
+    chosen = good[:: max(1, -(-len(good) // limit))].tolist()
+    answers = answers_path(directory, name)
+    with answers.open("rb") as file:
+        for number in chosen:
+            row = rows[number]
+            size = int(row["bytes_in"])
+            file.seek(ends[number] - size)
+            outcome = _try(meaning, int(row["index"]), int(row["status"]), file.read(size))
+            row["outcome"], row["items"] = outcome.kind, outcome.items
+            row["qualities"][: len(outcome.qualities)] = outcome.qualities
+            if outcome.error:
+                errors.add(outcome.error)
+    partial = path.with_suffix(".part")
+    whole.tofile(partial)
+    partial.replace(path)
+    answers.unlink()
+    return len(chosen)
+
+
+def _try(meaning: Callable[[int, int, bytes], Outcome], index: int, status: int, body: bytes) -> Outcome:
+    try:
+        return meaning(index, status, body)
+    except Exception as error:  # an answer nobody thought of must not cost the other ones
+        return outcome_of(error)
 
 
 def load_workload(stream: StreamPlan) -> Any:

@@ -27,8 +27,8 @@ _POLL_S = 0.02
 COORDINATOR_LOST_S = 30.0
 
 
-class _CoordinatorLost(Exception):
-    """Nobody is left to work for."""
+class _Abandoned(Exception):
+    """Nobody is left to work for, or to prepare for."""
 
 
 class Worker:
@@ -39,6 +39,7 @@ class Worker:
         self._index = index
         self._stop = StopFlag()
         self._ended = False
+        self._is_preparing = False
         self._alive_mtime_ns = 0
         self._alive_seen_s = time.monotonic()
         self._parent = os.getppid()
@@ -48,6 +49,8 @@ class Worker:
         """End the phase under way at once, and take part in no more."""
         self._ended = True
         self._stop.is_set = True
+        if self._is_preparing:  # may take long, and leaves nothing worth keeping
+            raise _Abandoned
 
     def run(self) -> None:
         number = 0
@@ -71,7 +74,7 @@ class Worker:
     def _run_phase(self, plan: PhasePlan, stream: StreamPlan, worker: int, directory: Path) -> WorkerReport:
         engine = Engine(plan, stream, worker, directory)
         try:
-            engine.prepare()
+            self._prepare(engine)
             rv.write_json(directory / rv.ready_file(self._index), self._introduce())
             start = self._await(directory / rv.START, end=self._root / rv.STOP)
             if start is None:
@@ -82,6 +85,13 @@ class Worker:
             return engine.run(start_ns, self._stop, offset=offset, on_tick=self._tick)
         finally:
             engine.close()
+
+    def _prepare(self, engine: Engine) -> None:
+        self._is_preparing = True
+        try:
+            engine.prepare()
+        finally:
+            self._is_preparing = False
 
     def _introduce(self) -> dict[str, Any]:
         if self._index == 0 and self._time_server is None and "SLURM_PROCID" in os.environ:
@@ -117,12 +127,12 @@ class Worker:
             self._stop.is_set = True
         try:
             self._check_coordinator()
-        except _CoordinatorLost:
+        except _Abandoned:
             self.terminate()
 
     def _check_coordinator(self) -> None:
         if os.getppid() != self._parent:
-            raise _CoordinatorLost
+            raise _Abandoned
         now_s = time.monotonic()
         try:
             mtime_ns = (self._root / rv.ALIVE).stat().st_mtime_ns
@@ -131,7 +141,7 @@ class Worker:
         if mtime_ns != self._alive_mtime_ns:
             self._alive_mtime_ns, self._alive_seen_s = mtime_ns, now_s
         elif now_s - self._alive_seen_s > COORDINATOR_LOST_S:
-            raise _CoordinatorLost
+            raise _Abandoned
 
 
 def place(plan: PhasePlan, index: int) -> tuple[StreamPlan, int] | None:
@@ -172,7 +182,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's to handle
     try:
         worker.run()
-    except _CoordinatorLost:
+    except _Abandoned:
         return 1
     return 0
 

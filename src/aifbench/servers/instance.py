@@ -83,9 +83,9 @@ class InstanceStore:
         """
         found = []
         for path in self._directory.glob(f"*/{_STATE_FILE}"):
-            with suppress(OSError, ValueError, SchemaMismatch):
+            with suppress(OSError, SchemaMismatch):
                 found.append(_load(path))
-        return sorted(found, key=lambda instance: (instance.is_open, instance.submitted_wall_s))
+        return sorted(found, key=lambda found: (found.is_open, found.submitted_wall_s, found.name))
 
     def open_instances(self, name: str = "") -> list[Instance]:
         """Those whose end has not been seen; of that name only, when one is given."""
@@ -107,7 +107,7 @@ class InstanceStore:
         with self.lock():
             try:
                 stored = _load(self.path(instance) / _STATE_FILE)
-            except (OSError, ValueError, SchemaMismatch):
+            except (OSError, SchemaMismatch):
                 stored = instance
             changed = replace(stored, **changes)
             self.write(changed)
@@ -154,7 +154,11 @@ def new_job_name(kind: str, name: str) -> str:
 
 
 def _load(path: Path) -> Instance:
-    data = json.loads(path.read_text(encoding="utf-8"))
+    """Raises OSError, and SchemaMismatch for what is no complete state of this version."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise SchemaMismatch(f"{path} is not complete JSON") from error
     if not isinstance(data, dict) or data.pop("schema", None) != _SCHEMA:
         raise SchemaMismatch(f"{path} is not of schema {_SCHEMA}")
     instance = decode(Instance, data, "service")

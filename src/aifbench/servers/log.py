@@ -25,8 +25,9 @@ def follow(path: Path, is_over: Callable[[], bool], wait: Callable[[], None]) ->
     """
     position, pending, over = 0, b"", False
     while True:
-        if _size(path) < position:
-            position = 0  # a requeued job has a new log
+        if _size(path) < position:  # a requeued job has a new log
+            yield from _last_line(pending)
+            position, pending = 0, b""
         data = _read_from(path, position)
         position += len(data)
         *lines, pending = (pending + data).split(b"\n")
@@ -38,8 +39,12 @@ def follow(path: Path, is_over: Callable[[], bool], wait: Callable[[], None]) ->
         over = is_over()
         if not over:
             wait()
-    if pending:
-        yield pending.decode(errors="replace")
+    yield from _last_line(pending)
+
+
+def _last_line(text: bytes) -> list[str]:
+    """A line that did not come to its end; nothing when there is none."""
+    return [text.decode(errors="replace")] if text else []
 
 
 def _size(path: Path) -> int:

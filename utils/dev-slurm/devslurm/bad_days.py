@@ -77,7 +77,7 @@ def accounting() -> None:
 
 
 def expire(job: str) -> None:
-    """The job reaches its time limit in 2 s."""
+    """The job's time limit passes in 2 s; slurmctld looks every 30 s."""
     run("scontrol", "update", f"jobid={job}", "EndTime=now+2")
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from devslurm import bad_days, life
-from devslurm.cluster import DevSlurmError
+from devslurm.cluster import SLURM_CONF, DevSlurmError
 from devslurm.install import install
 
 NEEDS_ROOT = (
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         add(name, _without_arguments(plain), text)
     for name, (on_node, text) in NODE_COMMANDS.items():
         add(name, _with_node(on_node), text).add_argument("node")
-    expire = add("expire", lambda args: bad_days.expire(args.job), "a job reaches its time limit in 2 s")
+    expire = add("expire", lambda args: bad_days.expire(args.job), "a job reaches its time limit within 35 s")
     expire.add_argument("job")
     forget = add("forget", lambda args: bad_days.forget(args.seconds), "forget finished jobs soon")
     forget.add_argument("seconds", type=int, nargs="?", default=2)
@@ -105,6 +105,8 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     if os.geteuid() != 0:
         return _fail(NEEDS_ROOT)
+    os.umask(0o022)  # Slurm's own users must be able to read what root writes
+    os.environ["SLURM_CONF"] = str(SLURM_CONF)
     try:
         with _one_command_at_a_time():
             args.call(args)

@@ -2,7 +2,6 @@
 
 import json
 import socket
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -70,8 +69,8 @@ class Cluster:
         raise DevSlurmError(f"no node {name!r}; there are node1 to node{self.node_count}")
 
     def save(self) -> None:
+        saved_cluster().touch(mode=0o600)
         saved_cluster().write_text(json.dumps(asdict(self)))
-        saved_cluster().chmod(0o600)
 
 
 def saved_cluster() -> Path:
@@ -94,11 +93,11 @@ def is_ours(slurm_conf: Path) -> bool:
     return slurm_conf.is_symlink() and slurm_conf.readlink() == SLURM_CONF
 
 
-def obstacles() -> Iterator[str]:
-    """Why this machine must not be touched: traces of a Slurm or a network that is not ours."""
+def refuse_foreign_machine() -> None:
+    """Raise DevSlurmError where there are traces of a Slurm or a network that is not ours."""
     if SYSTEM_SLURM_CONF.exists() and not is_ours(SYSTEM_SLURM_CONF):
-        yield f"{SYSTEM_SLURM_CONF} belongs to another Slurm; use a machine without one"
+        raise DevSlurmError(f"{SYSTEM_SLURM_CONF} belongs to another Slurm; use a machine without one")
     if Path("/sys/class/net", BRIDGE).exists():
-        yield f"a network interface {BRIDGE} exists already; use a machine without one"
+        raise DevSlurmError(f"a network interface {BRIDGE} exists already; use a machine without one")
     if Path("/run/munge/munge.socket.2").is_socket():
-        yield "a munge daemon runs here already (/run/munge/munge.socket.2); stop it first"
+        raise DevSlurmError("a munge daemon runs here already (/run/munge/munge.socket.2); stop it first")

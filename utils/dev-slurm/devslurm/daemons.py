@@ -49,6 +49,7 @@ def start_database(cluster: Cluster) -> None:
 
 
 def start_accounting() -> None:
+    """slurmdbd looks for its configuration beside the file that SLURM_CONF names."""
     start("slurmdbd", "slurmdbd", "-D", environ={"SLURM_CONF": str(SLURM_CONF)})
     wait_for("slurmdbd listens", lambda: _listens(6819))
 

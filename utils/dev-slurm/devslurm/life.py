@@ -22,7 +22,7 @@ from devslurm.cluster import (
     is_ours,
     load_cluster,
     login_name,
-    obstacles,
+    refuse_foreign_machine,
     saved_cluster,
 )
 from devslurm.install import missing_packages
@@ -42,8 +42,7 @@ def up(*, node_count: int = 4, accounting: bool = True, private_tmp: bool = Fals
         show_nodes()
         return
     down()
-    for obstacle in obstacles():
-        raise DevSlurmError(obstacle)
+    refuse_foreign_machine()
     cluster = Cluster(
         node_count=node_count,
         accounting=accounting,
@@ -115,11 +114,11 @@ def _write_config(cluster: Cluster) -> None:
         "slurmdbd.conf": config.slurmdbd_conf(cluster),
         "resolv.conf": "nameserver 127.0.0.1\n",
     }
+    slurmdbd_conf = ROOT / "etc/slurmdbd.conf"
+    slurmdbd_conf.touch(mode=0o600)
+    run("chown", "slurm", str(slurmdbd_conf))
     for name, text in texts.items():
         (ROOT / "etc" / name).write_text(text)
-    slurmdbd_conf = ROOT / "etc/slurmdbd.conf"
-    slurmdbd_conf.chmod(0o600)
-    run("chown", "slurm", str(slurmdbd_conf))
     SYSTEM_SLURM_CONF.parent.mkdir(exist_ok=True)
     SYSTEM_SLURM_CONF.symlink_to(SLURM_CONF)
 
@@ -179,7 +178,10 @@ def _describe(pid: int | None) -> str:
 
 
 def show_nodes() -> None:
-    say(run("sinfo", "-o", "%.10P %.6a %.11l %.6D %.10T %.20N %G").rstrip())
+    try:
+        say(run("sinfo", "-o", "%.10P %.6a %.11l %.6D %.10T %.20N %G").rstrip())
+    except DevSlurmError as error:
+        say(f"{error}\nto end bad days: dev-slurm heal")
 
 
 def run_on_node(node_name: str, command: list[str]) -> None:
