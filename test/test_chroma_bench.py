@@ -191,7 +191,7 @@ class BadInput(BenchCase):
         self.assertIn("300 vectors, not 400", self.refusal(dataset=self.folder(300), vectors="400").message)
 
     def test_mixed_without_vectors_to_insert_is_refused_before_anything_is_measured(self) -> None:
-        benchmark = self.benchmark("all", dataset=self.folder(300), vectors="300", dim=None, queries=None)
+        benchmark = self.benchmark("all", dataset=self.folder(300), vectors=None, queries=None)
         with self.assertRaisesRegex(UsageError, "no 100 vectors to insert beyond the first 300.*--vectors"):
             next(benchmark.phases())
 

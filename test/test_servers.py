@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from test.fakes.disk import full_disk
 from test.fakes.site import PROJECT, FakeService, SiteCase
 
 from aifbench.cluster.command import CommandResult
@@ -23,6 +24,7 @@ from aifbench.errors import (
     UsageError,
 )
 from aifbench.servers.base import STOP_TIMEOUT_S
+from aifbench.servers.instance import KEEP_ENDED
 from aifbench.servers.service_job import SUBMIT_ALLOWANCE_S
 from aifbench.servers.status import Stage
 
@@ -194,6 +196,22 @@ class Start(ServerCase):
         self.assertIn("AIFBENCH_RESULTS", error.hint)
         self.assertEqual(self.slurm.calls, [])
 
+    def test_a_full_disk_is_told_and_leaves_nothing(self) -> None:
+        with full_disk():
+            error = self.refusal(ConfigError)
+        self.assertIn("free some space", error.hint)
+        self.assertEqual((self.slurm.calls, self.directories()), ([], []))
+
+    def test_directories_of_ended_services_do_not_pile_up(self) -> None:
+        ended = replace(self.start().instance, seen_end="COMPLETED")
+        for number in range(KEEP_ENDED):
+            older = replace(ended, job_name=f"aifb-old-{number}", submitted_wall_s=0.0)
+            self.shell.instances.make_directory(older)
+            self.shell.instances.write(older)
+        self.shell.instances.write(ended)
+        self.start()
+        self.assertEqual(len(self.directories()), KEEP_ENDED + 1)
+
     def test_a_submission_whose_answer_was_lost_is_found_by_its_name(self) -> None:
         self.slurm.ghost_submits = 1
         self.assertEqual(self.start().instance.job_id, "1")
@@ -357,13 +375,17 @@ class Stop(ServerCase):
         )
         self.assertEqual(self.start().instance.job_id, "2")
 
+    def test_a_job_too_new_to_be_listed_is_cancelled_too(self) -> None:
+        self.slurm.accounting = "missing"
+        self.slurm.visible_after_s = 30.0
+        server = self.start()
+        self.assertEqual(server.stop().stage, Stage.ENDED)
+        self.assertEqual(self.slurm.jobs[1].state, "CANCELLED")
+
     def test_a_full_disk_does_not_keep_a_job_alive(self) -> None:
         server = self.start()
-        for path in server.directory.iterdir():
-            path.unlink()
-        server.directory.rmdir()
-        server.directory.touch()
-        self.assertEqual(server.stop().stage, Stage.ENDED)
+        with full_disk():
+            self.assertEqual(server.stop().stage, Stage.ENDED)
         self.assertEqual(self.slurm.jobs[1].state, "CANCELLED")
 
     def test_an_id_that_now_belongs_to_another_job_is_left_alone(self) -> None:
@@ -376,15 +398,17 @@ class Stop(ServerCase):
 
     def test_a_service_of_the_other_scheduler_is_left_alone(self) -> None:
         server = self.start()
+        self.make_ready(server)
         local = replace(self.site(), scheduler=LocalProcess(self.dir / "local", clock=self.clock))
         foreign = FakeService(local, server.instance)
         status = foreign.status()
         self.assertEqual(status.stage, Stage.UNKNOWN)
         self.assertIn("--scheduler slurm", status.detail)
+        self.assertEqual(FakeService.probed, [])
         with self.assertRaises(ServiceError) as caught:
             foreign.stop()
         self.assertIn('aifbench --scheduler slurm "stop fake"', caught.exception.hint)
-        self.assertEqual(self.slurm.jobs[1].state, "PENDING")
+        self.assertEqual(self.slurm.jobs[1].state, "RUNNING")
 
 
 class Files(ServerCase):

@@ -2,10 +2,11 @@
 
 import unittest
 
+from test.fakes.disk import full_disk
 from test.fakes.site import FakeService, SiteCase, announce, block
 
 from aifbench.cluster.endpoint import Endpoint
-from aifbench.cluster.jobs import JobState
+from aifbench.cluster.jobs import JobInfo, JobState
 from aifbench.errors import NotReady, ServiceDied
 from aifbench.servers.base import Probe
 from aifbench.servers.status import ServiceStatus, Stage
@@ -103,6 +104,14 @@ class Announcements(StatusCase):
         self.assertEqual(self.stage(), Stage.STARTING)
         self.assertEqual(FakeService.probed, [])
 
+    def test_an_address_of_another_machine_is_not_used_here(self) -> None:
+        """Without Slurm a service listens on 127.0.0.1: of the machine it was started on."""
+        self.make_ready(self.server)
+        elsewhere = JobInfo(self.job_id, JobState.UNKNOWN, advice="it was started on login2: look there")
+        status = self.server.observe(elsewhere)
+        self.assertEqual((status.stage, status.detail), (Stage.UNKNOWN, elsewhere.advice))
+        self.assertEqual(FakeService.probed, [])
+
     def test_what_the_service_itself_prints_is_not_believed(self) -> None:
         self.make_ready(self.server)
         with self.server.log_path.open("a") as log:
@@ -136,6 +145,15 @@ class Announcements(StatusCase):
         status = self.status()
         self.assertEqual((status.stage, status.endpoint), (Stage.READY, ELSEWHERE))
         self.assertEqual(self.server.describe()["endpoint"]["host"], ELSEWHERE.host)
+
+    def test_what_was_ready_is_lost_by_a_requeue_and_by_an_end(self) -> None:
+        self.make_ready(self.server)
+        self.status()
+        self.assertEqual(self.server.loss(), "")
+        self.slurm.requeue(self.job_id)
+        self.assertEqual(self.server.loss(max_age_s=0.0), "job 1 was requeued and starts anew")
+        self.slurm.end(self.job_id, "TIMEOUT")
+        self.assertRegex(self.server.loss(max_age_s=0.0), "job 1 ended: TIMEOUT .*--time")
 
     def test_right_after_a_requeue_the_old_run_is_still_ending(self) -> None:
         self.make_ready(self.server)
@@ -205,12 +223,11 @@ class Deaths(StatusCase):
         self.assertEqual(self.slurm.calls, [])
 
     def test_a_full_disk_does_not_hide_it(self) -> None:
-        self.slurm.end(self.job_id, "TIMEOUT")
-        for path in self.server.directory.iterdir():
-            path.unlink()
-        self.server.directory.rmdir()
-        self.server.directory.touch()
-        self.assertEqual([self.stage(), self.stage()], [Stage.FAILED] * 2)
+        self.make_ready(self.server)
+        with full_disk():
+            self.assertEqual(self.stage(), Stage.READY)
+            self.slurm.end(self.job_id, "TIMEOUT")
+            self.assertEqual([self.stage(), self.stage()], [Stage.FAILED] * 2)
 
 
 class NeverReady(StatusCase):

@@ -105,7 +105,7 @@ class FakeChroma:
         class Handler(_Handler):
             chroma = fake
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.server = _Server(("127.0.0.1", self.port), Handler)
         self.server.daemon_threads = True
         # A short poll interval, because shutdown waits for one.
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
@@ -243,6 +243,12 @@ def _distances(space: str, query: np.ndarray, vectors: list[np.ndarray]) -> np.n
     if space == "cosine":
         dot = dot / (np.linalg.norm(matrix, axis=1) * np.linalg.norm(query))
     return 1 - dot
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a client that connects to a full queue waits for a second
+
+    def handle_error(self, *_: object) -> None: ...  # clients that are killed are part of the tests
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -15,6 +15,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
@@ -26,6 +27,7 @@ class HttpService:
 
     def __init__(self) -> None:
         self.gate = threading.Event()
+        self.stall_until_s = 0.0
         self.targets: list[str] = []
         self.request_bytes: list[int] = []
         self.connections = 0
@@ -179,6 +181,11 @@ def _early(peer: _Peer) -> None:
     peer.service.hang()
 
 
+def _work(peer: _Peer) -> None:
+    time.sleep(max(peer.argument / 1000, peer.service.stall_until_s - time.monotonic()))
+    peer.answer(b"ok")
+
+
 def _slow_reader(peer: _Peer) -> None:
     peer.read_body(10_000)
     peer.answer(b"ok")
@@ -200,4 +207,5 @@ _ANSWERS: dict[str, Answer] = {
     "garbage": lambda peer: peer.close_after(b"220 mail.example.org ESMTP\r\n"),
     "early": _early,
     "slow-reader": _slow_reader,
+    "work": _work,
 }

@@ -17,10 +17,13 @@ def install(fake: str, name: str, directory: Path, python: str = sys.executable)
 
 
 def install_module(fake: str, name: str, directory: Path) -> Path:
-    """Make `test.fakes.<fake>.main`, which may use everything installed here, executable as `directory`/`name`."""
+    """Make `main` of the fake module `fake` executable; unlike with `install`, it may import what is here."""
     directory.mkdir(parents=True, exist_ok=True)
     program = directory / name
-    source = f"import sys\nsys.path.insert(0, {str(_HERE.parents[1])!r})\nfrom test.fakes.{fake} import main\nmain()\n"
+    source = (
+        f"import sys; sys.path.insert(0, {str(_HERE.parents[1])!r})\n"
+        f"from test.fakes.{fake} import main; main()\n"
+    )
     program.write_text(f"#!{sys.executable}\n{source}", encoding="utf-8")
     program.chmod(0o755)
     return program

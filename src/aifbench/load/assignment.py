@@ -52,19 +52,21 @@ def assign(
     that was asked for, whatever its distribution. Closed loop leaves out workers without a client.
     """
     arrivals: AnyArrivals = from_json(stream.arrivals)
-    duration_s = None if plan.measure_s is None else plan.warmup_s + plan.measure_s
+    end_ns = FOREVER_NS
+    if plan.measure_s is not None:
+        end_ns = start_ns + round((plan.warmup_s + plan.measure_s) * 1e9)
     workers, clients, due_ns = stream.workers, 0, None
     if isinstance(arrivals, Closed):
         workers, clients = min(workers, arrivals.clients), arrivals.share(worker, workers)
         count = FOREVER_NS if stream.limit is None else stream.limit
     else:
-        assert duration_s is not None, "an open arrival process needs a duration"
-        offsets_s = arrivals.offsets_s(duration_s)[: stream.limit]
+        assert end_ns != FOREVER_NS, "an open arrival process needs a duration"
+        offsets_s = arrivals.offsets_s((end_ns - start_ns) / 1e9)[: stream.limit]
         due_ns = start_ns + np.rint(offsets_s[worker::workers] * 1e9).astype(np.int64)
         count = len(offsets_s)
     return Assignment(
         start_ns=start_ns,
-        end_ns=FOREVER_NS if duration_s is None else start_ns + round(duration_s * 1e9),
+        end_ns=end_ns,
         drain_ns=round(plan.drain_s * 1e9),
         timeout_ns=round(plan.timeout_s * 1e9),
         first_index=worker,

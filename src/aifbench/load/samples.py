@@ -81,7 +81,7 @@ class Samples:
     @classmethod
     def load(cls, path: Path) -> "Samples":
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return cls(**{f.name: data[f.name] for f in fields(cls)})
         except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
             raise ResultError(f"cannot read samples from {path}") from error
@@ -91,8 +91,10 @@ class Samples:
         """All parts as one, ordered by intended time. No parts give zero rows."""
         if not parts:
             return cls.empty(0)
-        columns = {f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}
-        return cls(**columns).sorted()
+        order = np.argsort(np.concatenate([part.intended_ns for part in parts]), kind="stable")
+        return cls(
+            **{f.name: np.concatenate([getattr(p, f.name) for p in parts])[order] for f in fields(cls)}
+        )
 
     @classmethod
     def empty(cls, n: int) -> "Samples":

@@ -314,7 +314,7 @@ class SlurmServer(ABC):
             return ""  # that is told of every service
         if not self.instance.job_id:
             return "its submission is under way"
-        return job.advice or "the scheduler does not know its job"
+        return job.advice or job.reason or "the scheduler does not know its job"
 
     def _ended(self, job: JobInfo) -> ServiceStatus:
         self._job.end(job)

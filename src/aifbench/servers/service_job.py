@@ -13,6 +13,8 @@ from aifbench.servers.site import Site
 # Beyond this, a submission without an answer was killed: longer than all attempts of a scheduler together.
 SUBMIT_ALLOWANCE_S = 600.0
 
+_ANOTHERS = "another job has its id"
+
 
 class ServiceJob:
     """What is known of the job. Where the scheduler does not answer, only `cancel` raises."""
@@ -36,9 +38,7 @@ class ServiceJob:
         if self.is_foreign or not instance.job_id:
             return JobInfo(instance.job_id, JobState.UNKNOWN)
         job = self._site.tracker.info(instance.job_id, max_age_s=max_age_s)
-        # Ids are used again: by another cluster, after a wrap-around, by a new state directory.
-        is_ours = job.name in ("", instance.job_name)
-        return job if is_ours else JobInfo(job.job_id, JobState.UNKNOWN)
+        return job if self._is_ours(job) else JobInfo(job.job_id, JobState.UNKNOWN, reason=_ANOTHERS)
 
     def submitted(self, job_id: str) -> None:
         """Note the answer to a submission. Another shell may have given it up or stopped it meanwhile."""
@@ -67,8 +67,9 @@ class ServiceJob:
             )
         if not self.instance.job_id:
             self._close_unsubmitted()
-        elif job.name:
-            self._site.scheduler.cancel([job.job_id])
+        elif job.reason != _ANOTHERS:
+            # Also when nobody knows it: a job that was submitted a moment ago may not be listed yet.
+            self._site.scheduler.cancel([self.instance.job_id])
 
     def update(self, **changes: Any) -> None:
         """Note these facts. Where the disk takes nothing, this object knows them nevertheless."""
@@ -99,6 +100,10 @@ class ServiceJob:
             end_advice=advice,
             ended_wall_s=self._site.clock.wall_s(),
         )
+
+    def _is_ours(self, job: JobInfo) -> bool:
+        """Ids are used again: by another cluster, after a wrap-around, by a new state directory."""
+        return job.name in ("", self.instance.job_name)
 
     def _find(self, max_age_s: float) -> None:
         """A submission whose answer was never seen is known by its unique name."""

@@ -37,6 +37,9 @@ def end(node: Node) -> None:
     if not _directory(node).exists():
         return
     private, shared = _directory(node) / "private", (_directory(node) / "shared").readlink()
+    if not shared.exists():  # removed meanwhile, and the mount with it
+        lose(node)
+        return
     if pid_of(node.name) and not succeeds(*command_inside(node, ["umount", str(shared)])):
         raise DevSlurmError(f"a job on {node.name} still writes to {shared}; end it first")
     run("bash", "-c", _DELIVER, "late-files", str(private), str(shared))

@@ -1,0 +1,181 @@
+"""One worker's part: load, interpret what was kept, report; through the real loops."""
+
+import tempfile
+import time
+import unittest
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from test.fakes.http import HttpService
+
+from aifbench.cluster.endpoint import Endpoint
+from aifbench.errors import WorkloadError
+from aifbench.load.arrivals import AnyArrivals, Closed, Constant, to_json
+from aifbench.load.assignment import StopFlag
+from aifbench.load.engine import Engine, interpret, load_workload
+from aifbench.load.plan import PhasePlan, Quality, StreamPlan, WorkerReport
+from aifbench.load.recorder import ErrorTally, Recorder, answers_path, pack_row, read_samples, rows_path
+from aifbench.load.samples import Samples
+from aifbench.load.workload import Outcome, OutcomeKind
+
+NUMBERED = "test.fakes.workloads:Numbered"
+SLEEP = "test.fakes.workloads:Sleep"
+
+
+class EngineCase(unittest.TestCase):
+    def setUp(self) -> None:
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.dir = Path(directory.name)
+        self.stop = StopFlag()
+
+    def plan(
+        self,
+        workload: str,
+        arrivals: AnyArrivals,
+        *,
+        params: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+        address: tuple[str, int] = ("127.0.0.1", 1),
+        **timing: Any,
+    ) -> PhasePlan:
+        stream = StreamPlan(
+            "s", workload, params or {}, to_json(arrivals), limit=limit, qualities=(Quality("even"),)
+        )
+        return PhasePlan("p", (stream,), Endpoint(*address), **timing)
+
+    def run_engine(self, plan: PhasePlan, *, lead_s: float = 0.0) -> tuple[WorkerReport, Samples]:
+        engine = Engine(plan, plan.streams[0], 0, self.dir)
+        engine.prepare()
+        try:
+            report = engine.run(time.perf_counter_ns() + round(lead_s * 1e9), self.stop)
+        finally:
+            engine.close()
+        return report, read_samples(self.dir, "s-0", 0)
+
+
+class OverHttp(EngineCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.service = HttpService()
+        self.addCleanup(self.service.close)
+
+    def load(self, arrivals: AnyArrivals, **options: Any) -> tuple[WorkerReport, Samples]:
+        plan = self.plan(NUMBERED, arrivals, address=self.service.address, **options)
+        return self.run_engine(plan, lead_s=0.02)
+
+    def test_answers_are_interpreted_after_the_load(self) -> None:
+        report, samples = self.load(Closed(4), limit=100)
+        self.assertEqual(sorted(samples.index.tolist()), list(range(100)))
+        expected = {3: OutcomeKind.WRONG, 7: OutcomeKind.HARNESS}
+        self.assertEqual(
+            samples.outcome.tolist(), [expected.get(i % 10, OutcomeKind.OK) for i in samples.index]
+        )
+        good = samples.select(samples.ok)
+        np.testing.assert_array_equal(good.items, good.index)
+        np.testing.assert_allclose(good.qualities[:, 0], good.index / 1000, rtol=1e-6)
+        self.assertTrue(np.isnan(samples.select(~samples.ok).qualities).all())
+        self.assertEqual(report.errors, {"ends in three": 10, "KeyError: 'an answer nobody thought of'": 10})
+        self.assertEqual((report.operations, report.interpreted), (100, 100))
+        self.assertFalse(answers_path(self.dir, "s-0").exists())
+
+    def test_answers_of_a_bad_status_are_not_interpreted(self) -> None:
+        report, samples = self.load(Closed(1), limit=3, params={"target": "/status/500"})
+        self.assertEqual(samples.outcome.tolist(), [OutcomeKind.SERVER_ERROR] * 3)
+        self.assertEqual((report.interpreted, report.errors), (0, {"HTTP 500 no": 3}))
+
+    def test_open_loop_issues_its_schedule(self) -> None:
+        report, samples = self.load(Constant(200), warmup_s=0.1, measure_s=0.2)
+        self.assertEqual(samples.sorted().intended_ns.tolist(), [n * 5_000_000 for n in range(60)])
+        self.assertEqual(report.operations, 60)
+
+    def test_no_operations_at_all(self) -> None:
+        report, samples = self.load(Closed(1), limit=0)
+        self.assertEqual((report.operations, report.interpreted, len(samples)), (0, 0, 0))
+
+    def test_a_service_that_is_gone_at_the_start_is_named(self) -> None:
+        self.service.close()
+        host, port = self.service.address
+        with self.assertRaisesRegex(WorkloadError, f"cannot connect to {host}:{port}"):
+            self.load(Closed(1), limit=1)
+
+    def test_the_report_says_what_the_load_cost(self) -> None:
+        report, samples = self.load(Closed(1), measure_s=0.2)
+        self.assertGreater(report.cpu_s, 0.0)
+        self.assertGreaterEqual(report.wall_s, 0.2)
+        self.assertLessEqual(report.cpu_s, report.wall_s + 0.05)
+        self.assertGreater(report.loop_delay_max_s, 0.0)
+        self.assertLess(abs(report.clock_step_s), 0.01)
+        self.assertEqual((report.stream, report.worker, report.operations), ("s", 0, len(samples)))
+        self.assertEqual(WorkerReport.from_json(report.to_json()), report)
+
+
+class ByCalls(EngineCase):
+    def test_qualities_come_with_the_operation(self) -> None:
+        report, samples = self.run_engine(self.plan(SLEEP, Closed(4), limit=100))
+        np.testing.assert_array_equal(samples.qualities[:, 0], samples.index % 2)
+        self.assertEqual((report.operations, report.interpreted), (100, 0))
+
+    def test_nothing_begins_before_the_start(self) -> None:
+        _, samples = self.run_engine(self.plan(SLEEP, Closed(2), limit=4), lead_s=0.1)
+        self.assertTrue((samples.intended_ns >= 0).all())
+        self.assertTrue((samples.sent_ns >= 0).all())
+
+    def test_a_stop_before_the_start_leaves_nothing(self) -> None:
+        self.stop.is_set = True
+        report, samples = self.run_engine(self.plan(SLEEP, Closed(2), limit=4), lead_s=60.0)
+        self.assertEqual((len(samples), report.operations, report.wall_s), (0, 0, 0.0))
+
+    def test_a_full_disk_ends_the_load_and_is_told(self) -> None:
+        rows_path(self.dir, "s-0").symlink_to("/dev/full")
+        report, _ = self.run_engine(self.plan(SLEEP, Closed(1), measure_s=60.0))
+        self.assertEqual(report.failure, "cannot write samples: No space left on device")
+        self.assertLess(report.wall_s, 30.0)
+
+
+class Interpretation(EngineCase):
+    def record(self, count: int) -> None:
+        recorder = Recorder(self.dir, "x", 0)
+        for index in range(count):
+            answer = b"%d" % index
+            recorder.add_answer(answer)
+            recorder.add(pack_row(index, 0, 0, 0, 0, 0, 200, 1, 0, len(answer), np.nan, np.nan))
+        recorder.close()
+
+    def interpret(self, limit: int) -> tuple[int, Samples]:
+        def meaning(index: int, _: int, body: bytes) -> Outcome:
+            return Outcome(qualities=(float(int(body) == index),))
+
+        read = interpret(self.dir, "x", meaning, ErrorTally(), limit=limit)
+        return read, read_samples(self.dir, "x", 0)
+
+    def test_of_too_many_answers_an_even_part_is_read(self) -> None:
+        self.record(1000)
+        read, samples = self.interpret(limit=300)
+        self.assertEqual(read, 250)
+        checked = np.flatnonzero(~np.isnan(samples.qualities[:, 0]))
+        self.assertEqual(checked.tolist(), list(range(0, 1000, 4)))
+        self.assertTrue((samples.qualities[checked, 0] == 1.0).all())
+        self.assertTrue(samples.ok.all())
+        self.assertEqual(len(samples), 1000)
+
+    def test_up_to_the_limit_all_are_read(self) -> None:
+        self.record(300)
+        read, samples = self.interpret(limit=300)
+        self.assertEqual(read, 300)
+        self.assertTrue((samples.qualities[:, 0] == 1.0).all())
+
+
+class Workloads(unittest.TestCase):
+    def test_a_workload_that_cannot_be_built_is_named(self) -> None:
+        for name in ("no.such.module:C", "test.fakes.workloads:Missing", "test.fakes.workloads"):
+            with self.assertRaisesRegex(WorkloadError, f"cannot build the workload '{name}'"):
+                load_workload(StreamPlan("s", name, {}, {}))
+        with self.assertRaisesRegex(WorkloadError, "unexpected keyword argument 'colour'"):
+            load_workload(StreamPlan("s", NUMBERED, {"colour": 1}, {}))
+
+
+if __name__ == "__main__":
+    unittest.main()
