@@ -10,11 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aifbench import doctor
 from aifbench.clock import Clock, SystemClock
 from aifbench.cluster.jobs import Scheduler
-from aifbench.cluster.local import LocalProcess
-from aifbench.cluster.slurm_cli import SlurmCli, slurm_available
 from aifbench.cluster.tracker import REST_AGE_S, JobTracker
 from aifbench.config import Config, load_config
 from aifbench.errors import BenchError, ConfigError, UnknownRun, UnknownService
@@ -29,6 +26,7 @@ from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus
 
 if TYPE_CHECKING:
+    from aifbench.doctor import Finding
     from aifbench.results.record import RunRecord
 
 QUICKSTART_WAIT_S = 120.0
@@ -233,9 +231,11 @@ class Session:
         target = out or self.config.results_dir / f"{run_id}.zip"
         return save_zip(self._site.runs.path(run_id), target, secrets)
 
-    def doctor(self) -> list[doctor.Finding]:
+    def doctor(self) -> "list[Finding]":
         """What is right and wrong with this machine and set-up, with the remedy for each."""
-        return doctor.examine(self.config, self._site.scheduler)
+        from aifbench.doctor import examine
+
+        return examine(self.config, self._site.scheduler)
 
     def quickstart(self, progress: Progress) -> tuple["RunRecord", Path]:
         """Deploy Chroma, run all its benchmarks, stop it, save the run: the record and the zip."""
@@ -278,13 +278,18 @@ class Session:
 
 def choose_scheduler(config: Config, clock: Clock) -> Scheduler:
     """Slurm where there is one, else local processes; `config.scheduler` decides when not `auto`."""
-    if config.scheduler == "slurm" and not slurm_available():
-        raise ConfigError(
-            "no Slurm here: sbatch and squeue are not on PATH",
-            hint="use `--scheduler local`, or log in to a Slurm cluster",
-        )
-    if config.scheduler == "slurm" or (config.scheduler == "auto" and slurm_available()):
-        return SlurmCli(clock=clock)
+    if config.scheduler != "local":
+        from aifbench.cluster.slurm_cli import SlurmCli, slurm_available
+
+        if slurm_available():
+            return SlurmCli(clock=clock)
+        if config.scheduler == "slurm":
+            raise ConfigError(
+                "no Slurm here: sbatch and squeue are not on PATH",
+                hint="use `--scheduler local`, or log in to a Slurm cluster",
+            )
+    from aifbench.cluster.local import LocalProcess
+
     return LocalProcess(config.services_dir / ".local", clock=clock)
 
 

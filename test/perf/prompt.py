@@ -20,12 +20,7 @@ from test.perf.claims import Line, options, ratios, show
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 PROMPT = b"bench>"
-EMPTY = f"""
-import cmd2
-class App(cmd2.Cmd):
-    prompt = {PROMPT.decode()!r}
-App(enable_bottom_toolbar=True, refresh_interval=1.0).cmdloop()
-"""
+EMPTY = f"import cmd2; app = cmd2.Cmd(); app.prompt = {PROMPT.decode()!r}; app.cmdloop()"
 AIFBENCH = "import sys; from aifbench.repl.app import main; sys.exit(main({arguments!r}))"
 TIMEOUT_S = 30.0
 

@@ -1,11 +1,13 @@
 """The command line: which session, and commands from where. Light: cmd2 is imported only for a shell."""
 
 import argparse
+import gc
 import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -15,6 +17,7 @@ from aifbench.errors import BenchError
 from aifbench.repl.exit_codes import FAILURE, INTERRUPTED
 
 if TYPE_CHECKING:
+    from aifbench.repl.shell import Shell
     from aifbench.session import Session
 
 SessionFactory = Callable[[Config], "Session"]
@@ -41,8 +44,10 @@ def main(
     """Run the program; its exit status. A single command may be given unquoted."""
     arguments = _parser().parse_args(argv)
     try:
-        session = (session_factory or _real_session)(_config(arguments))
-        return _run(session, arguments.command, stdin or sys.stdin)
+        with _without_collecting():
+            session = (session_factory or _real_session)(_config(arguments))
+            shell = _shell(session, arguments.command, stdin or sys.stdin)
+        return shell.cmdloop()
     except BenchError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -84,19 +89,28 @@ def _real_session(config: Config) -> "Session":
     return Session(config)
 
 
-def _run(session: "Session", words: Sequence[str], stdin: TextIO) -> int:
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """What start-up makes stays; to look for garbage in it would take a twelfth of the time to the prompt."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _shell(session: "Session", words: Sequence[str], stdin: TextIO) -> "Shell":
     from aifbench.repl.shell import Shell, command_names
 
     lines = command_lines(words, command_names())
     is_interactive = not lines and stdin.isatty() and sys.stdout.isatty()
-    shell = Shell(
+    return Shell(
         session,
         stdin=io.StringIO("\n".join(lines) + "\n") if lines else stdin,
         is_interactive=is_interactive,
         tells_left_running=len(lines) != 1,
         history_file=_history_file(os.environ) if is_interactive else None,
     )
-    return shell.cmdloop()
 
 
 def command_lines(words: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -165,6 +165,6 @@ class Services(Topic):
         self._cmd.has_shown(statuses)
         self._cmd.last_result = statuses
         for status in statuses:
-            self._cmd.poutput(f"{status.name} stopped (job {status.job.job_id})")
+            self._cmd.poutput(wording.stopped_text(status))
         if not statuses:
             self._cmd.poutput("nothing was running")

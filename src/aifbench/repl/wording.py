@@ -49,6 +49,13 @@ def ready_text(status: ServiceStatus) -> str:
     return f"{status.name} is ready{where}{after}"
 
 
+def stopped_text(status: ServiceStatus) -> str:
+    """What `stop` answers; a service that had died before says so."""
+    if status.stage is Stage.FAILED:
+        return with_advice(f"{status.name} had ended already: {status.detail}", status)
+    return f"{status.name} stopped" + (f" (job {status.job.job_id})" if status.job.job_id else "")
+
+
 def with_advice(text: str, status: ServiceStatus) -> str:
     advice = status.advice or status.job.advice
     return f"{text}\n  {advice}" if advice else text

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from aifbench.cluster.announce import Announcement, read_announcement
 from aifbench.cluster.endpoint import Endpoint
@@ -16,7 +16,6 @@ from aifbench.cluster.tracker import REST_AGE_S
 from aifbench.errors import ConfigError, NotReady, ServiceDied, ServiceError, SubmitError
 from aifbench.options import Option, resolve_options
 from aifbench.servers import log
-from aifbench.servers.benchmark import Benchmark, BenchmarkContext
 from aifbench.servers.deployment import (
     SCRIPT_COPY,
     SECRET_FILE,
@@ -31,6 +30,9 @@ from aifbench.servers.options import START_OPTIONS
 from aifbench.servers.service_job import ServiceJob
 from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus, Stage
+
+if TYPE_CHECKING:
+    from aifbench.servers.benchmark import Benchmark, BenchmarkContext
 
 # While somebody waits for a service: how often it is probed, and how often the scheduler is asked.
 PROBE_INTERVAL_S = 0.2
@@ -98,7 +100,7 @@ class SlurmServer(ABC):
         """Use the service once, within about two seconds. Never raises for a service that is not ready."""
 
     @abstractmethod
-    def benchmark(self, bench: str, options: Mapping[str, Any], context: BenchmarkContext) -> Benchmark:
+    def benchmark(self, bench: str, options: Mapping[str, Any], context: "BenchmarkContext") -> "Benchmark":
         """The benchmark `bench` (one of `benches`) with resolved options."""
 
     @classmethod

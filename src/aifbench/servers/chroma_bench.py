@@ -25,6 +25,7 @@ _PHASES = {
     "create": ("create",),
     "delete": ("load", "delete"),
 }
+_CLEAN_UP_TIMEOUT_S = 5.0
 _INDEX_OPTIONS = ("ef_search", "ef_construction", "max_neighbors")
 
 
@@ -67,10 +68,12 @@ class ChromaBenchmark:
         return self._facts
 
     def close(self) -> None:
-        # The service may be dead, which is known by now; its collections die with it.
-        with suppress(BenchError):
-            self._namespace.clear()
         self._control.close()
+        # The service may be dead or hang, which is known by now; its collections end with its job.
+        control = ChromaControl(self._context.endpoint, timeout_s=_CLEAN_UP_TIMEOUT_S)
+        with suppress(BenchError):
+            ChromaNamespace(control, self._context.run_tag).clear()
+        control.close()
 
     def _prepare(self) -> None:
         options = self._options

@@ -32,6 +32,7 @@ from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.instance import new_job_name
 from aifbench.servers.options import LOAD_OPTIONS
 from aifbench.servers.site import Site
+from aifbench.stats.histogram import Histogram
 
 LOAD_SCRIPT = "bench_load.sh"
 _WATCH_INTERVAL_S = 5.0
@@ -144,6 +145,9 @@ class BenchRun:
         path = outcome.directory / f"samples-{stream.name}.npz"
         samples.save(path)
         facts = stream_facts(phase, stream, str(path.relative_to(self._directory)), outcome.start_wall_s)
+        good = samples.select(samples.ok)
+        latencies = Histogram.of(good.response_ns if facts.open_loop else good.service_ns)
+        path.with_name(f"latency-{stream.name}.hgrm").write_text(latencies.to_hgrm(), encoding="ascii")
         return summarise(samples, facts, outcome.reports(stream))
 
     @property
