@@ -242,7 +242,7 @@ class Listing(StoreTest):
         self.assertEqual((newest.run_id, old.run_id), (self.warned.run_id, self.old.run_id))
         self.assertEqual((newest.service, newest.name, newest.bench), ("chroma", "chroma", "search"))
         self.assertEqual((newest.state, newest.verdict), (RunState.COMPLETE, Verdict.WARN))
-        self.assertEqual(newest.headline, "search: 200 ops/s, response p99 22.5 ms, recall@10 0.987")
+        self.assertEqual(newest.headline, "search: 200 ops/s, response p99 22.5 ms, recall@10 0.9868")
         self.assertGreater(newest.size_bytes, 10_000)
         self.assertEqual(
             (failed.state, failed.verdict, failed.headline), (RunState.FAILED, Verdict.INVALID, "")

@@ -3,16 +3,18 @@
 import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aifbench.errors import UsageError
+from aifbench.units import parse_count, parse_duration_s, parse_number, parse_rate_per_s
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """One named choice. `parse` turns typed text into the value, raising UsageError; `name` uses hyphens.
 
-    A `flag` takes no value on a command line and is True when given.
+    A `flag` takes no value on a command line and is True when given. `unit` follows the default where it is shown.
     """
 
     name: str
@@ -20,6 +22,7 @@ class Option:
     parse: Callable[[str], Any] = str
     default: Any = None
     metavar: str = ""
+    unit: str = ""
     choices: tuple[str, ...] = ()
     flag: bool = False
 
@@ -39,6 +42,28 @@ class Option:
                 hint=f"valid: {', '.join(self.choices)}",
             )
         return self.parse(text)
+
+
+def count_option(
+    name: str, help_text: str, default: int | None = None, *, minimum: int = 1, maximum: int
+) -> Option:
+    parse = partial(parse_count, what=f"--{name}", minimum=minimum, maximum=maximum)
+    return Option(name, help_text, parse=parse, default=default, metavar="N")
+
+
+def duration_option(name: str, help_text: str, default_s: float | None = None) -> Option:
+    parse = partial(parse_duration_s, what=f"--{name}")
+    return Option(name, help_text, parse=parse, default=default_s, metavar="T", unit=" s")
+
+
+def rate_option(name: str, help_text: str, default_per_s: float | None = None) -> Option:
+    parse = partial(parse_rate_per_s, what=f"--{name}")
+    return Option(name, help_text, parse=parse, default=default_per_s, metavar="R", unit="/s")
+
+
+def number_option(name: str, help_text: str, default: float, *, minimum: float, maximum: float) -> Option:
+    parse = partial(parse_number, what=f"--{name}", minimum=minimum, maximum=maximum)
+    return Option(name, help_text, parse=parse, default=default, metavar="X")
 
 
 def nearest(text: str, valid: Iterable[str]) -> str:

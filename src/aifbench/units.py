@@ -60,6 +60,15 @@ def parse_count(text: str, what: str = "count", *, minimum: int = 1, maximum: in
     return int(value)
 
 
+def parse_number(text: str, what: str, *, minimum: float, maximum: float) -> float:
+    """A plain number within [minimum, maximum], such as a share or a factor."""
+    valid = f"give a number from {minimum:g} to {maximum:g}"
+    number, unit = _split(text, what, valid.removeprefix("give "))
+    if unit or not minimum <= number <= maximum:
+        raise UsageError(f"{what} {text!r} is out of range", hint=valid)
+    return number
+
+
 def parse_rate_per_s(text: str, what: str = "rate") -> float:
     """Operations per second from `8`, `0.5`, `2k`, `8/s` or `30/m`; must be positive."""
     valid = "operations per second such as 50, 2k, or 30/m"

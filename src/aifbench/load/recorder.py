@@ -29,13 +29,6 @@ pack_row = struct.Struct("=5q2HI2q2f").pack  # the fields of ROW
 UNCHECKED = float("nan")  # both qualities of an operation that nobody has checked
 Rows = NDArray[np.void]
 
-
-def unfinished_row(index: int, intended_ns: int, sent_ns: int) -> bytes:
-    """An operation under way, or never sent (NOT_SEEN), when the time was over."""
-    kind = OutcomeKind.UNFINISHED
-    return pack_row(index, intended_ns, sent_ns, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED)
-
-
 # A live display wants a sample of the last second, not all of it.
 MAX_NEW_ROWS = 50_000
 
@@ -44,6 +37,12 @@ FLUSH_INTERVAL_S = 0.5
 # Distinct error texts kept per worker; a service that invents a new text each time must not fill memory.
 MAX_ERROR_TEXTS = 50
 OTHER_ERRORS = "(other errors)"
+
+
+def unfinished_row(index: int, intended_ns: int, sent_ns: int) -> bytes:
+    """An operation under way, or never sent (NOT_SEEN), when the time was over."""
+    kind = OutcomeKind.UNFINISHED
+    return pack_row(index, intended_ns, sent_ns, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED)
 
 
 class ErrorTally:

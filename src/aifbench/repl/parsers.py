@@ -96,7 +96,7 @@ def _help(option: Option) -> str:
     if option.choices:
         text += f": {', '.join(option.choices)}"
     if option.default not in (None, "", False):
-        text += f" (default {_plain(option.default)})"
+        text += f" (default {_plain(option.default)}{option.unit})"
     return text.replace("%", "%%")
 
 

@@ -52,7 +52,8 @@ def headline_text(record: RunRecord) -> str:
 
 
 def _quote(metric: Metric) -> str:
-    value = format_number(metric.value if metric.value is not None else float("nan"), 3)
+    digits = 3 if metric.unit else 4  # a share close to 1 must not read as 1
+    value = format_number(metric.value if metric.value is not None else float("nan"), digits)
     if metric.name in ("throughput", "item_rate"):
         return f"{value} {metric.unit}".rstrip()
     return f"{metric.name.replace('_', ' ')} {value} {metric.unit}".rstrip()

@@ -343,6 +343,8 @@ def _answers(answers: Answers) -> Check:
 
 
 def _spread(seen: Seen) -> str:
+    if seen.cpu_share is not None and seen.cpu_share < _CPU_IDLE_SHARE:
+        return "leave a free core to each load worker, or make the load on other nodes: --client-nodes"
     return f"spread the load over more processes: --workers {2 * seen.workers}"
 
 
@@ -353,6 +355,7 @@ def _more(seen: Seen) -> str:
 _LAG_WARN_PERCENT = 5
 _UNSTEADY_WARN_PERCENT = 25
 _CPU_WARN_PERCENT = 85
+_CPU_IDLE_SHARE = 0.5  # a worker that is late though it has time to spare waits for a core
 _CLOCK_INVALID_MS = 10
 _OMISSION_WARN = 2
 _P50_MIN, _P99_MIN = 6, 368  # see stats.intervals.minimum_n

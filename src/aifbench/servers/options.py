@@ -4,8 +4,8 @@ import re
 from functools import partial
 
 from aifbench.errors import UsageError
-from aifbench.options import Option
-from aifbench.units import parse_count, parse_duration_s, parse_rate_per_s
+from aifbench.options import Option, count_option, duration_option, number_option, rate_option
+from aifbench.units import parse_count
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
 RESERVED_NAMES = ("all", "last")
@@ -25,10 +25,6 @@ def parse_port(text: str) -> int:
     return parse_count(text, "--port", minimum=1024, maximum=65535)
 
 
-def _positive_number(text: str, what: str) -> float:
-    return parse_rate_per_s(text, what)
-
-
 def _word(text: str, what: str) -> str:
     """A site name that ends up on the scheduler's command line."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.,:+-]{0,99}", text):
@@ -42,19 +38,8 @@ def _site(name: str, help_text: str) -> Option:
 
 START_OPTIONS = (
     Option("name", "what to call this instance (default: its kind)", parse=parse_name, metavar="NAME"),
-    Option(
-        "nodes",
-        "number of nodes",
-        parse=partial(parse_count, what="--nodes", maximum=10_000),
-        default=1,
-        metavar="N",
-    ),
-    Option(
-        "time",
-        "time limit of the job, such as 30m or 2h",
-        parse=partial(parse_duration_s, what="--time"),
-        metavar="T",
-    ),
+    count_option("nodes", "number of nodes", 1, maximum=10_000),
+    duration_option("time", "time limit of the job, such as 30m or 2h"),
     _site("partition", "Slurm partition"),
     _site("account", "Slurm account to be charged"),
     _site("qos", "Slurm quality of service"),
@@ -63,12 +48,7 @@ START_OPTIONS = (
 )
 
 LOAD_OPTIONS = (
-    Option(
-        "rate",
-        "open loop: operations per second, such as 50 or 2k",
-        parse=partial(parse_rate_per_s, what="--rate"),
-        metavar="R",
-    ),
+    rate_option("rate", "open loop: operations per second, such as 50 or 2k"),
     Option(
         "arrivals",
         "open-loop arrival process",
@@ -76,74 +56,22 @@ LOAD_OPTIONS = (
         choices=("poisson", "constant", "gamma", "ramp"),
         metavar="KIND",
     ),
-    Option(
+    number_option(
         "burstiness",
         "gamma arrivals: squared coefficient of variation of the gaps; 1 is poisson",
-        parse=partial(_positive_number, what="--burstiness"),
-        default=4.0,
-        metavar="CV2",
+        4.0,
+        minimum=0.01,
+        maximum=1000,
     ),
-    Option(
-        "ramp-to",
-        "ramp arrivals: the rate at the end (default: 4 times --rate)",
-        parse=partial(parse_rate_per_s, what="--ramp-to"),
-        metavar="R",
-    ),
+    rate_option("ramp-to", "ramp arrivals: the rate at the end (default: 4 times --rate)"),
     Option("trace", "open loop: play the due times in FILE, in seconds, one a line", metavar="FILE"),
-    Option(
-        "clients",
-        "closed loop: operations under way at any time",
-        parse=partial(parse_count, what="--clients", maximum=100_000),
-        default=4,
-        metavar="N",
-    ),
-    Option(
-        "duration",
-        "measured time of a timed phase",
-        parse=partial(parse_duration_s, what="--duration"),
-        default=60.0,
-        metavar="T",
-    ),
-    Option(
-        "warmup",
-        "time before the measured part of a timed phase",
-        parse=partial(parse_duration_s, what="--warmup"),
-        default=5.0,
-        metavar="T",
-    ),
-    Option(
-        "drain",
-        "how long to wait for unfinished operations at the end",
-        parse=partial(parse_duration_s, what="--drain"),
-        default=10.0,
-        metavar="T",
-    ),
-    Option(
-        "timeout",
-        "time limit of one operation",
-        parse=partial(parse_duration_s, what="--timeout"),
-        default=30.0,
-        metavar="T",
-    ),
-    Option(
-        "workers",
-        "load-generating processes per stream",
-        parse=partial(parse_count, what="--workers", maximum=4096),
-        default=1,
-        metavar="N",
-    ),
-    Option(
-        "client-nodes",
-        "nodes of the client job that makes the load (Slurm)",
-        parse=partial(parse_count, what="--client-nodes", maximum=10_000),
-        metavar="N",
-    ),
-    Option(
-        "seed",
-        "seed of data, queries and arrivals",
-        parse=partial(parse_count, what="--seed", minimum=0, maximum=2**32 - 1),
-        default=1,
-        metavar="N",
-    ),
+    count_option("clients", "closed loop: operations under way at any time", 4, maximum=100_000),
+    duration_option("duration", "measured time of a timed phase", 60.0),
+    duration_option("warmup", "time before the measured part of a timed phase", 5.0),
+    duration_option("drain", "how long to wait for unfinished operations at the end", 10.0),
+    duration_option("timeout", "time limit of one operation", 30.0),
+    count_option("workers", "load-generating processes per stream", 1, maximum=4096),
+    count_option("client-nodes", "nodes of the client job that makes the load (Slurm)", maximum=10_000),
+    count_option("seed", "seed of data, queries and arrivals", 1, minimum=0, maximum=2**32 - 1),
     Option("note", "a remark to keep with the run", default="", metavar="TEXT"),
 )
