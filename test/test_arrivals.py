@@ -238,6 +238,18 @@ class Assignments(unittest.TestCase):
     def test_fixed_work_has_no_end(self) -> None:
         self.assertEqual(self.assign(Closed(1), 1, limit=1, measure_s=None)[0].end_ns, FOREVER_NS)
 
+    def test_a_part_made_ahead_begins_when_told(self) -> None:
+        for arrivals in (Constant(100), Closed(3)):
+            (told,) = self.assign(arrivals, 1)
+            (ahead,) = self.assign(arrivals, 1)
+            ahead.begin_at(START_NS + 5)
+            self.assertEqual((ahead.start_ns, ahead.end_ns), (told.start_ns + 5, told.end_ns + 5))
+            if told.due_ns is not None and ahead.due_ns is not None:
+                self.assertEqual((ahead.due_ns - told.due_ns).tolist(), [5] * len(told.due_ns))
+        (endless,) = self.assign(Closed(1), 1, limit=1, measure_s=None)
+        endless.begin_at(START_NS + 5)
+        self.assertEqual(endless.end_ns, FOREVER_NS)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -269,7 +269,7 @@ class Hanging(LoopCase):
         samples = self.run_loop(self.hang, due_ms=[0] * 100, seconds=0.05, drain_s=0.1)
         self.assertEqual(sorted(samples.index.tolist()), list(range(100)))
         self.assertEqual(set(samples.outcome.tolist()), {OutcomeKind.UNFINISHED})
-        self.assertEqual(int((samples.sent_ns != NOT_SEEN).sum()), OPEN_LOOP_THREADS)
+        self.assertTrue(0 < int((samples.sent_ns != NOT_SEEN).sum()) <= OPEN_LOOP_THREADS)
 
     def test_fixed_work_ends_when_nothing_can_go_on(self) -> None:
         samples = self.run_loop(self.hang_at(1, 2), clients=2, count=10, timeout_s=0.1, drain_s=0.05)

@@ -20,7 +20,7 @@ from aifbench.load.assignment import FOREVER_NS, Assignment
 from aifbench.load.http import encode_request
 from aifbench.load.recorder import Recorder, Rows, answers_path, read_rows, read_samples, rows_path
 from aifbench.load.samples import NOT_SEEN, Samples
-from aifbench.load.wire_loop import WireLoop
+from aifbench.load.wire_loop import WireLoop, open_sockets
 from aifbench.load.workload import OutcomeKind
 
 MS = 1_000_000
@@ -247,17 +247,15 @@ class Connections(LoopCase):
 
     def test_prepared_ones_are_there_before_the_first_operation(self) -> None:
         ready = self.loop("/ok", clients=3, count=30)
-        ready.loop.prepare(3)
+        ready.loop.use(open_sockets(self.service.address, 3))
         self.assertEqual(ready.run().kinds, [OutcomeKind.OK] * 30)
         self.assertEqual(self.service.connections, 3)
 
     def test_preparing_says_where_nobody_listens(self) -> None:
         self.service.close()
         host, port = self.service.address
-        ready = self.loop("/ok")
         with self.assertRaisesRegex(WorkloadError, f"cannot connect to {host}:{port}: .*refused"):
-            ready.loop.prepare(1)
-        ready.recorder.close()
+            open_sockets((host, port), 1)
 
 
 class ClosedLoop(LoopCase):

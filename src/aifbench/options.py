@@ -14,7 +14,7 @@ from aifbench.units import parse_count, parse_duration_s, parse_number, parse_ra
 class Option:
     """One named choice. `parse` turns typed text into the value, raising UsageError; `name` uses hyphens.
 
-    A `flag` takes no value on a command line and is True when given. `unit` follows the default where it is shown.
+    A `flag` takes no value on a command line and is True when given. `unit` follows the default in help.
     """
 
     name: str

@@ -42,10 +42,17 @@ class Assignment:
     def index(self, number: int) -> int:
         return self.first_index + number * self.stride
 
+    def begin_at(self, start_ns: int) -> None:
+        """Move every instant, so that the part begins then."""
+        shift_ns = start_ns - self.start_ns
+        self.start_ns = start_ns
+        if self.end_ns != FOREVER_NS:
+            self.end_ns += shift_ns
+        if self.due_ns is not None:
+            self.due_ns += shift_ns
 
-def assign(
-    plan: PhasePlan, stream: StreamPlan, worker: int, start_ns: int, stop: StopFlag | None = None
-) -> Assignment:
+
+def assign(plan: PhasePlan, stream: StreamPlan, worker: int, start_ns: int = 0) -> Assignment:
     """The part of worker number `worker` (from 0, within the stream).
 
     Operations are dealt out like cards: so the union of all workers' open schedules is exactly the process
@@ -74,5 +81,4 @@ def assign(
         clients=clients,
         due_ns=due_ns,
         count=len(range(worker, count, workers)) if worker < workers else 0,
-        stop=stop or StopFlag(),
     )

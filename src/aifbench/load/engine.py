@@ -18,7 +18,7 @@ from aifbench.load.clocksync import Offset
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.recorder import ErrorTally, Recorder, answers_path, count_rows, read_rows, rows_path
 from aifbench.load.rendezvous import rows_name
-from aifbench.load.wire_loop import WireLoop
+from aifbench.load.wire_loop import WireLoop, open_sockets
 from aifbench.load.workload import Outcome, OutcomeKind
 
 # Beyond this many answers a worker interprets an evenly spread part; the rest count as unchecked.
@@ -37,13 +37,28 @@ class Engine:
         self._directory = directory
         self._name = rows_name(stream.name, worker)
         self._workload: Any = load_workload(stream)
+        self._part: Assignment
+        self._sockets: list[socket.socket] = []
 
     def prepare(self) -> None:
-        """Everything that must not be timed. Raises WorkloadError."""
+        """Everything that must not be timed: data, schedule, connections. Raises WorkloadError."""
         self._workload.open(self._plan.endpoint)
+        self._part = assign(self._plan, self._stream, self._worker)
+        if self._speaks_http:
+            self._sockets = open_sockets(self._address, self._part.clients or _OPEN_LOOP_CONNECTIONS)
 
     def close(self) -> None:
+        for sock in self._sockets:
+            sock.close()
         self._workload.close()
+
+    @property
+    def _speaks_http(self) -> bool:
+        return hasattr(self._workload, "request")
+
+    @property
+    def _address(self) -> tuple[str, int]:
+        return self._plan.endpoint.host, self._plan.endpoint.port
 
     def run(
         self,
@@ -54,7 +69,8 @@ class Engine:
         on_tick: Callable[[], None] = lambda: None,
     ) -> WorkerReport:
         """Load from `start_ns` (perf_counter_ns); returns when all samples are on disk and interpreted."""
-        part = assign(self._plan, self._stream, self._worker, start_ns, stop)
+        self._part.begin_at(start_ns)
+        self._part.stop = stop
 
         def tick() -> None:
             stop.is_set = stop.is_set or bool(recorder.failure)
@@ -62,7 +78,7 @@ class Engine:
 
         recorder = Recorder(self._directory, self._name, start_ns, on_tick=tick)
         try:
-            loop = self._loop(part, recorder)
+            loop = self._loop(recorder)
         except BaseException:
             recorder.close()
             raise
@@ -102,12 +118,12 @@ class Engine:
             failure=recorder.failure,
         )
 
-    def _loop(self, part: Assignment, recorder: Recorder) -> WireLoop | CallLoop:
-        if not hasattr(self._workload, "request"):
-            return CallLoop(self._workload, recorder, part)
-        endpoint = self._plan.endpoint
-        loop = WireLoop((endpoint.host, endpoint.port), self._workload.request, recorder, part)
-        loop.prepare(part.clients or _OPEN_LOOP_CONNECTIONS)
+    def _loop(self, recorder: Recorder) -> WireLoop | CallLoop:
+        if not self._speaks_http:
+            return CallLoop(self._workload, recorder, self._part)
+        loop = WireLoop(self._address, self._workload.request, recorder, self._part)
+        sockets, self._sockets = self._sockets, []
+        loop.use(sockets)
         return loop
 
 

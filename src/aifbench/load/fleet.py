@@ -33,7 +33,7 @@ from aifbench.load.recorder import (
 from aifbench.load.samples import Samples
 
 # Time between the last worker's readiness and the common start: several polls of every worker.
-START_LEAD_S = 0.3
+START_LEAD_S = 0.15
 JOB_START_LEAD_S = 2.0
 
 _POLL_S = 0.05
@@ -174,8 +174,11 @@ class JobLauncher:
             return
         deadline_s = self._clock.monotonic_s() + _STOP_GRACE_S
         while self._clock.monotonic_s() < deadline_s:
-            if self._scheduler.poll([self.job_id])[self.job_id].state.is_final:
+            state = self._scheduler.poll([self.job_id])[self.job_id].state
+            if state.is_final:
                 return
+            if state.is_waiting:
+                break
             self._clock.sleep(1.0)
         self._scheduler.cancel([self.job_id])
 

@@ -1,6 +1,6 @@
 """Recorder: one worker's operations, appended to files while the load runs.
 
-The hot path appends one packed row to a list. A thread writes the rows to disk twice a second, so a
+The hot path appends one packed row to a list. A thread writes the rows to disk four times a second, so a
 worker that is killed loses at most that much. Times are absolute `time.perf_counter_ns` values; a first
 row, which is no operation, holds the worker's value at the common start: the file explains itself.
 After a failure to write nothing more is written, so that what is on disk stays a readable beginning.
@@ -32,7 +32,7 @@ Rows = NDArray[np.void]
 # A live display wants a sample of the last second, not all of it.
 MAX_NEW_ROWS = 50_000
 
-FLUSH_INTERVAL_S = 0.5
+FLUSH_INTERVAL_S = 0.25
 
 # Distinct error texts kept per worker; a service that invents a new text each time must not fill memory.
 MAX_ERROR_TEXTS = 50

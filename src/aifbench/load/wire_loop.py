@@ -11,7 +11,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import Assignment
@@ -45,6 +45,19 @@ class _Connection:
         self.index = self.intended_ns = self.sent_ns = self.first_ns = 0
 
 
+def open_sockets(address: tuple[str, int], count: int) -> list[socket.socket]:
+    """Connections for a loop to use. Raises WorkloadError when the service refuses."""
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(min(count, MAX_CONNECTIONS, _descriptors_left())):
+            sockets.append(socket.create_connection(address, timeout=_PREPARE_TIMEOUT_S))
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise WorkloadError(f"cannot connect to {address[0]}:{address[1]}") from error
+    return sockets
+
+
 class WireLoop:
     """Runs one Assignment against `address`; `request(index)` gives the bytes to send."""
 
@@ -74,14 +87,9 @@ class WireLoop:
         self.loop_delay_max_ns = 0
         self.limited_by = ""
 
-    def prepare(self, connections: int) -> None:
-        """Open connections ahead of the start. Raises WorkloadError when the service refuses."""
-        for _ in range(min(connections, self._max_connections)):
-            try:
-                sock = socket.create_connection(self._address, timeout=_PREPARE_TIMEOUT_S)
-            except OSError as error:
-                self._close()
-                raise WorkloadError(f"cannot connect to {self._address[0]}:{self._address[1]}") from error
+    def use(self, sockets: Iterable[socket.socket]) -> None:
+        """Take over connections that were opened ahead of the start."""
+        for sock in sockets:
             connection = self._adopt(sock)
             connection.is_connected = True
             self._epoll.register(sock.fileno(), _IN)
