@@ -47,6 +47,7 @@ class CallLoop:
         self._ended = False
         self.limited_by = ""
         self.loop_delay_max_ns = 0
+        self.idle_ns = 0
 
     def run(self) -> None:
         """Returns when all is done, or when the drain time is over with calls still under way."""

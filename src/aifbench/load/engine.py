@@ -90,7 +90,7 @@ class Engine:
         try:
             loop.run()
         finally:
-            cpu_s = time.process_time() - cpu_s
+            cpu_s = max(0.0, time.process_time() - cpu_s - loop.idle_ns / 1e9)
             wall_ns = max(0, time.perf_counter_ns() - max(wall_ns, start_ns))
             step_ns = time.time_ns() - time.perf_counter_ns() - step_ns
             gc.enable()

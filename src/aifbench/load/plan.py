@@ -78,10 +78,10 @@ class PhasePlan:
 class WorkerReport:
     """What one worker says of itself after its part. Times in seconds.
 
-    `cpu_s` and `wall_s` cover the load itself (not preparation or interpretation). `loop_delay_max_s`
-    is the longest the worker was away from its clock. `clock_offset_s` is its wall clock minus
-    worker 0's, and `clock_step_s` how far its wall clock moved against its monotonic one during
-    the load. `errors` maps an error text to its count. `limited_by` is set when the worker itself
+    `cpu_s` and `wall_s` cover the load itself (not preparation, interpretation or waiting awake).
+    `loop_delay_max_s` is the longest the worker was away from its clock. `clock_offset_s` is its wall
+    clock minus worker 0's, and `clock_step_s` how far its wall clock moved against its monotonic one
+    during the load. `errors` maps an error text to its count. `limited_by` is set when the worker itself
     could not follow the plan.
     """
 
