@@ -59,6 +59,7 @@ class SettleTest(unittest.TestCase):
             values = noise(6_000)
             values[int(at * 6_000) :] *= 1.5
             self.assertIs(False, settle(values).steady)
+            self.assertAlmostEqual(1 / 3, settle(values).shift, delta=0.05)
 
     def test_a_stall_is_not_a_transient(self) -> None:
         for at in (600, 1_800, 3_000, 4_800):

@@ -241,13 +241,31 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
     lines = [
         ("service", _service(record.service)),
         ("started as", _pairs(_mapping(record.service.get("options")))),
-        ("benchmark", _pairs(record.recipe, skip=("bench", "facts"))),
+        ("benchmark", _pairs(record.recipe, skip=("bench", "facts", "given"))),
         ("found", _pairs(_mapping(record.recipe.get("facts")))),
         ("when", when(record)),
         *((label(m), load_text(m)) for m in record.measurements),
         *(("note", note) for note in record.notes),
     ]
     return [(name, text) for name, text in lines if text]
+
+
+def brief_facts(record: RunRecord) -> list[tuple[str, str]]:
+    """The same for a reader in a hurry: what was asked for, without defaults and findings."""
+    told = {"found", *(label(m) for m in record.measurements)}
+    lines = dict(facts(record)) | {"benchmark": _pairs(_asked(record))}
+    return [(name, text) for name, text in lines.items() if text and name not in told]
+
+
+def _asked(record: RunRecord) -> dict[str, Any]:
+    """The recipe's options that were given by the user; all of them where the record does not tell."""
+    given = record.recipe.get("given")
+    skip = ("bench", "facts", "given")
+    return {
+        key: value
+        for key, value in record.recipe.items()
+        if key not in skip and (given is None or key in given)
+    }
 
 
 def _service(service: Mapping[str, Any]) -> str:
@@ -302,7 +320,7 @@ def commands(record: RunRecord) -> str:
     """A shell command that makes a run like this one, option by option."""
     kind, name = (str(record.service.get(key) or "") for key in ("kind", "name"))
     options = _mapping(record.service.get("options"))
-    recipe = {key: value for key, value in record.recipe.items() if key != "bench"}
+    recipe = _asked(record)
     steps = (
         f"start {kind}{_flags(options)}",
         f"check {name or kind} --wait 600",

@@ -20,8 +20,7 @@ def run_text(record: RunRecord) -> str:
 
 def _header(record: RunRecord) -> str:
     lines = [f"{content.title(record)}   run {record.run_id}"]
-    told = {content.label(m) for m in record.measurements}
-    lines += [_hanging(f"  {name:<11}", text) for name, text in content.facts(record) if name not in told]
+    lines += [_hanging(f"  {name:<11}", text) for name, text in content.brief_facts(record)]
     return "\n".join(lines)
 
 

@@ -85,6 +85,7 @@ def _seen(view: View, reports: Sequence[WorkerReport], numbers: tuple[Metric, ..
         served_share=_served_share(view),
         steady=window.steady,
         unsteady_share=window.unsteady_share,
+        shift=window.shift,
         cpu_share=metrics.cpu_share(reports),
         loop_delay_s=max((report.loop_delay_max_s for report in reports), default=0.0),
         hosts=len({report.host for report in reports}),

@@ -28,9 +28,9 @@ class Seen:
     """What the rules look at, about one stream. None means not known or not applicable.
 
     `timed` is False for fixed work, `stationary` also where the work changes what it meets. `served_share` is
-    the rate served by the rate offered. `steady` is None when too short to judge, and `unsteady_share` the
-    part before the steady state. `cpu_share` is that of the busiest worker, of one core. `lost` and `limited`
-    hold the workers' own words.
+    the rate served by the rate offered. `steady` is None when too short to judge, `unsteady_share` the part
+    before the steady state, and `shift` how far the latency moved where there was none. `cpu_share` is that
+    of the busiest worker, of one core. `lost` and `limited` hold the workers' own words.
     """
 
     open_loop: bool = False
@@ -49,6 +49,7 @@ class Seen:
     served_share: float | None = None
     steady: bool | None = None
     unsteady_share: float = 0.0
+    shift: float = 0.0
     cpu_share: float | None = None
     loop_delay_s: float = 0.0
     hosts: int = 1
@@ -144,7 +145,11 @@ def _has_rate(seen: Seen) -> bool:
 
 
 def _judged_stationary(seen: Seen) -> bool:
-    return _measured(seen) and seen.stationary and seen.steady is not None
+    return _measured(seen) and seen.stationary and seen.steady is True
+
+
+def _never_settled(seen: Seen) -> bool:
+    return _measured(seen) and seen.stationary and seen.steady is False
 
 
 def _judged_changing(seen: Seen) -> bool:
@@ -243,13 +248,16 @@ def _lag_share(seen: Seen, which: str, percent: float) -> Finding:
 
 
 def _steadiness(seen: Seen) -> Finding:
-    if not seen.steady:
-        message = "latency did not settle: the numbers depend on when one looks"
-        advice = "let the service warm up for longer with --warmup, or lower --rate if its queue was growing"
-        return Finding(100, message, advice)
     percent = 100 * seen.unsteady_share
     message = f"steady after the first {format_number(percent, 2)} % of the time, which is left out"
     return Finding(percent, message, "let the service warm up for longer: --warmup")
+
+
+def _unrest(seen: Seen) -> Finding:
+    percent = 100 * seen.shift
+    message = f"latency did not settle: it moved by {format_number(percent, 2)} % while it was measured"
+    advice = "let the service warm up for longer with --warmup, or lower --rate if its queue was growing"
+    return Finding(percent, message, advice)
 
 
 def _constancy(seen: Seen) -> Finding:
@@ -372,6 +380,7 @@ RULES = (
     Rule("LAG", _has_lag_share, _lag_at_median, _LAG_WARN_PERCENT, 25, "%"),
     Rule("LAG", _has_lag_share, _lag_in_tail, 2 * _LAG_WARN_PERCENT, 50, "%"),
     Rule("STEADY", _judged_stationary, _steadiness, _UNSTEADY_WARN_PERCENT, 50, "%"),
+    Rule("STEADY", _never_settled, _unrest, 0, 25, "%"),
     Rule("STEADY", _judged_changing, _constancy, _UNSTEADY_WARN_PERCENT, inf, "%"),
     Rule("STEADY", _unjudged, _too_few_to_judge, 30, -inf, "operations", floor=True),
     Rule("SAMPLES", _timed, _samples, 3 * _P99_MIN, _P50_MIN, "operations", floor=True),

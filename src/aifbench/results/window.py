@@ -79,7 +79,8 @@ class Window:
     """Samples number `first` to `last` (exclusive) were intended in it.
 
     `duration_s` is its length before the steady-state cut, and `unsteady_share` the part of it (of fixed
-    work: of its operations) that comes before the steady state.
+    work: of its operations) that comes before the steady state; without one, `shift` says how far the latency
+    moved, as a share of itself.
     """
 
     start_ns: int
@@ -89,6 +90,7 @@ class Window:
     duration_s: float
     steady: bool | None
     unsteady_share: float
+    shift: float
 
     @property
     def length_s(self) -> float:
@@ -178,7 +180,7 @@ def _window_of(samples: Samples, facts: StreamFacts, times: Times) -> Window:
         first = int(places[steady.cut])
         unsteady_share = (int(samples.intended_ns[first]) - start_ns) / (end_ns - start_ns)
         start_ns = int(samples.intended_ns[first])
-    return Window(start_ns, end_ns, first, last, duration_s, steady.steady, unsteady_share)
+    return Window(start_ns, end_ns, first, last, duration_s, steady.steady, unsteady_share, steady.shift)
 
 
 def _latencies_of(times: Times, window: Window) -> Latencies:

@@ -39,14 +39,15 @@ _WATCH_INTERVAL_S = 5.0
 
 
 def resolve_bench(server_class: type[SlurmServer], bench: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The full recipe of a benchmark, defaults filled in. Raises UsageError."""
+    """The full recipe of a benchmark, defaults filled in; `given` names what was asked. Raises UsageError."""
     if bench not in server_class.benches:
         raise UsageError(
             f"{server_class.kind} has no benchmark {bench!r}",
             hint=f"valid: {', '.join(server_class.benches)}",
         )
     options = resolve_options((*LOAD_OPTIONS, *server_class.bench_options), given)
-    return {"bench": bench, **options}
+    asked = sorted(key for key, value in given.items() if value is not None)
+    return {"bench": bench, **options, "given": asked}
 
 
 class BenchRun:

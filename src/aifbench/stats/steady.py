@@ -30,12 +30,14 @@ _MATERIAL = 0.05
 class Steady:
     """`cut` is the number of leading values to leave out.
 
-    `steady` is None for a series too short to judge, and False when it never settles: then `cut` is 0.
+    `steady` is None for a series too short to judge, and False when it never settles: then `cut` is 0, and
+    `shift` is how far its two parts lie apart, as a share of the latter's median.
     """
 
     cut: int
     steady: bool | None
     batches: int
+    shift: float = 0.0
 
 
 def settle(values: NDArray[Any]) -> Steady:
@@ -49,8 +51,11 @@ def settle(values: NDArray[Any]) -> Steady:
     cut = mser(_without_outliers(medians))
     if cut and not _differ(medians[:cut], medians[cut:]):
         cut = 0
-    if cut >= batches / 2 or _drifts(medians[cut:]):
-        return Steady(0, False, batches)
+    if cut >= batches / 2:
+        return Steady(0, False, batches, _shift(medians[:cut], medians[cut:]))
+    half = cut + (batches - cut) // 2
+    if half - cut >= MIN_BATCHES // 2 and _differ(medians[cut:half], medians[half:]):
+        return Steady(0, False, batches, _shift(medians[cut:half], medians[half:]))
     return Steady(cut * batch, True, batches)
 
 
@@ -78,9 +83,9 @@ def _without_outliers(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.clip(values, middle - _OUTLIER * spread, middle + _OUTLIER * spread)
 
 
-def _drifts(values: NDArray[np.float64]) -> bool:
-    half = len(values) // 2
-    return half >= MIN_BATCHES // 2 and _differ(values[:half], values[half:])
+def _shift(lead: NDArray[np.float64], rest: NDArray[np.float64]) -> float:
+    level = abs(float(np.median(rest)))
+    return abs(float(np.median(lead) - np.median(rest))) / level if level else 0.0
 
 
 def _differ(lead: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
@@ -89,5 +94,4 @@ def _differ(lead: NDArray[np.float64], rest: NDArray[np.float64]) -> bool:
     below = np.searchsorted(ordered, lead, side="left")
     not_above = np.searchsorted(ordered, lead, side="right")
     share = float((below + not_above).mean()) / (2 * len(rest))
-    apart = abs(np.median(lead) - np.median(rest)) > _MATERIAL * abs(np.median(rest))
-    return bool(apart) and not 1 - _AGREEMENT < share < _AGREEMENT
+    return _shift(lead, rest) > _MATERIAL and not 1 - _AGREEMENT < share < _AGREEMENT
