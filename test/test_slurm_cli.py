@@ -409,9 +409,18 @@ class Find(SlurmCase):
 
 class Choice(unittest.TestCase):
     def test_slurm_is_available_only_with_its_commands(self) -> None:
-        self.assertTrue(slurm_available(lambda command: f"/usr/bin/{command}"))
-        self.assertFalse(slurm_available(lambda command: "/usr/bin/squeue" if command == "squeue" else None))
-        self.assertFalse(slurm_available(lambda _: None))
+        slurm = FakeSlurm(FakeClock())
+        self.assertTrue(slurm_available(lambda command: f"/usr/bin/{command}", slurm))
+        squeue_alone = {"squeue": "/usr/bin/squeue"}
+        self.assertFalse(slurm_available(squeue_alone.get, slurm))
+        self.assertFalse(slurm_available(lambda _: None, slurm))
+
+    def test_programs_that_belong_to_no_cluster_do_not_count(self) -> None:
+        def unconfigured(*_: object, **__: object) -> CommandResult:
+            words = "scontrol: fatal: Could not establish a configuration source"
+            return CommandResult(1, stderr=words)
+
+        self.assertFalse(slurm_available(lambda command: f"/usr/bin/{command}", unconfigured))
 
     def test_the_callers_environment_is_not_changed(self) -> None:
         shell = {"SLURM_JOB_ID": "1", "PATH": "/bin"}

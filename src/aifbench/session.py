@@ -285,7 +285,7 @@ def choose_scheduler(config: Config, clock: Clock) -> Scheduler:
             return SlurmCli(clock=clock)
         if config.scheduler == "slurm":
             raise ConfigError(
-                "no Slurm here: sbatch and squeue are not on PATH",
+                "no Slurm here: sbatch and squeue are not on PATH, or belong to no cluster",
                 hint="use `--scheduler local`, or log in to a Slurm cluster",
             )
     from aifbench.cluster.local import LocalProcess

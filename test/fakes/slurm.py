@@ -203,6 +203,8 @@ class FakeSlurm:
         return int(end_s - job.started_s)
 
     def _scontrol(self, options: "_Options") -> CommandResult:
+        if options.words[:2] == ["show", "hostnames"]:  # asks no controller
+            return CommandResult(0, stdout=options.words[-1] + "\n")
         job = self.jobs.get(int(options.words[-1]))
         if options.words[:2] != ["show", "job"] or job is None or not self._is_known(job):
             return CommandResult(1, stderr=_NO_JOB + "\n")

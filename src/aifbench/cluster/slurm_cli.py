@@ -19,6 +19,7 @@ from aifbench.cluster.jobs import JobInfo, JobSpec, JobState
 from aifbench.errors import ConfigError, SchedulerError, SchedulerUnavailable, SubmitError
 
 # Longer than Slurm's own MessageTimeout (10 s unless the site says more), so that Slurm's words arrive.
+_LOCAL_TIMEOUT_S = 10.0
 _QUERY_TIMEOUT_S = 30.0
 _SUBMIT_TIMEOUT_S = 90.0
 _RETRY_DELAYS_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -40,9 +41,20 @@ _SLURM_VARIABLE = re.compile(r"(SLURM|SBATCH|SALLOC|SRUN|SQUEUE|SACCT|SCANCEL|SC
 _KEPT_VARIABLES = frozenset({"SLURM_CONF", "SLURM_JWT"})
 
 
-def slurm_available(which: Callable[[str], str | None] = shutil.which) -> bool:
-    """Whether this machine can submit to Slurm."""
-    return all(which(command) for command in ("sbatch", "squeue"))
+def slurm_available(
+    which: Callable[[str], str | None] = shutil.which, run: CommandRunner = run_command
+) -> bool:
+    """Whether this machine can submit to Slurm: its programs are here and belong to a cluster.
+
+    A controller that does not answer now changes nothing. Installed programs without a configuration fail at
+    every call, also at one that asks nobody.
+    """
+    if not all(which(command) for command in ("sbatch", "squeue")):
+        return False
+    asked = run(
+        ["scontrol", "show", "hostnames", "localhost"], timeout_s=_LOCAL_TIMEOUT_S, environment=os.environ
+    )
+    return asked.ok
 
 
 def without_slurm_variables(environment: Mapping[str, str]) -> dict[str, str]:
