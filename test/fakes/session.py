@@ -168,6 +168,9 @@ class FakeSession:
     def report(self, ref: str) -> Path:
         return Path("/results") / self.run(ref).run_id / "report.html"
 
+    def run_directory(self, ref: str) -> Path:
+        return Path("/results") / ref
+
     def save(self, ref: str, out: Path | None = None) -> Path:
         self._enter("save", ref, out)
         return out or Path(f"/results/{self.run('last').run_id}.zip")

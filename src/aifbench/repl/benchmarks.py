@@ -54,6 +54,7 @@ class Benchmarks(Topic):
         with on_interrupt(advice), self.progress() as progress:
             record, archive = self.session.quickstart(progress)
         self._show(record)
+        self._cmd.poutput(f"see {self.session.run_directory(record.run_id) / 'report.html'}")
         self._cmd.poutput(f"saved {archive}")
 
     def _aim(self, words: list[str]) -> tuple[str, str, list[str]]:
