@@ -18,7 +18,7 @@ from test.fakes.waiting import eventually
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.cluster.jobs import JobInfo, JobSpec, JobState
-from aifbench.errors import FleetError
+from aifbench.errors import FleetError, SchedulerUnavailable
 from aifbench.load import rendezvous as rv
 from aifbench.load.arrivals import AnyArrivals, Closed, Constant, to_json
 from aifbench.load.fleet import Fleet, JobLauncher, LocalLauncher, PhaseOutcome, worker_count
@@ -307,6 +307,7 @@ class OneJob:
     def __init__(self) -> None:
         self.info = JobInfo("7", JobState.PENDING, reason="Priority")
         self.polls = 0
+        self.is_silent = False
         self.cancelled: list[str] = []
 
     def submit(self, spec: JobSpec) -> str:  # noqa: ARG002 (the protocol's signature)
@@ -314,9 +315,13 @@ class OneJob:
 
     def poll(self, job_ids: Collection[str]) -> Mapping[str, JobInfo]:
         self.polls += 1
+        if self.is_silent:
+            raise SchedulerUnavailable("Socket timed out")
         return dict.fromkeys(job_ids, self.info)
 
     def cancel(self, job_ids: Sequence[str]) -> None:
+        if self.is_silent:
+            raise SchedulerUnavailable("Socket timed out")
         self.cancelled += job_ids
 
 
@@ -356,6 +361,13 @@ class ClientJobs(unittest.TestCase):
     def test_a_job_that_will_never_start_is_a_failure(self) -> None:
         self.become(JobState.PENDING, reason="QOSMaxNodePerUserLimit", advice="ask for fewer nodes")
         self.assertIn("will not start (QOSMaxNodePerUserLimit): ask for fewer nodes", self.launcher.failure())
+
+    def test_a_controller_that_does_not_answer_ends_nothing(self) -> None:
+        self.become(JobState.RUNNING)
+        self.jobs.is_silent = True
+        self.assertEqual(self.launcher.failure(), "")
+        self.launcher.stop()
+        self.assertEqual(self.jobs.cancelled, [])
 
     def test_a_job_is_cancelled_when_it_does_not_end_itself(self) -> None:
         self.launcher.stop()

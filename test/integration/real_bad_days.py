@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from test.integration.dev_slurm import bring_up, dev_slurm, output_of, wait_for_state, wait_until
-from test.integration.story import Story
+from test.integration.story import SMALL, Story
 
 from aifbench.cluster.jobs import JobState
 from aifbench.cluster.slurm_cli import SlurmCli
@@ -37,6 +37,15 @@ class BadDays(Story):
         self.assertIn("scheduler cannot tell", during)
         dev_slurm("unhang")
         wait_until(lambda: "READY" in self.type("status"), "the service is seen again", 60)
+
+    def test_a_controller_that_hangs_under_load_costs_nothing(self) -> None:
+        self.start_chroma()
+        program = self.start_program(f"bench chroma search {SMALL}", "quit")
+        wait_until(lambda: any(self.results.glob("2*/phases/phase-01/*.rows")), "the search has begun", 60)
+        dev_slurm("hang")
+        output, _ = program.communicate(timeout=200)
+        self.assertEqual(program.returncode, 0, output)
+        self.assertEqual(self.record()["state"], "COMPLETE")
 
     def test_a_submission_without_an_answer_is_not_made_twice(self) -> None:
         dev_slurm("hang")

@@ -8,9 +8,7 @@ import zipfile
 from pathlib import Path
 
 from test.integration.dev_slurm import ENDED, bring_up, output_of, state_of, wait_until
-from test.integration.story import Story
-
-SMALL = "--vectors 5k --dim 32 --queries 200 --duration 11s --warmup 1s --clients 2"
+from test.integration.story import SMALL, Story
 
 
 class ChromaWithoutSlurm(Story):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
+SMALL = "--vectors 5k --dim 32 --queries 200 --duration 11s --warmup 1s --clients 2"
 
 
 class Story(unittest.TestCase):

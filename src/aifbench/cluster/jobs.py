@@ -134,4 +134,4 @@ class Scheduler(Protocol):
         """The caller's jobs of that name, ended ones included while the scheduler remembers."""
 
     def command_line(self, spec: JobSpec) -> list[str]:
-        """What `submit` would run, for `--dry-run` and for the record; holds no secret."""
+        """What `submit` would run in `spec.environment`, for `--dry-run` and the record; holds no secret."""

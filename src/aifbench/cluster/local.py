@@ -81,8 +81,7 @@ class LocalProcess:
         return [info for info in infos if info.name == name]
 
     def command_line(self, spec: JobSpec) -> list[str]:
-        settings = [f"{key}={value}" for key, value in sorted(spec.environment.items())]
-        return ["env", *settings, "AIFBENCH_SCHEDULER=local", "bash", str(spec.script)]
+        return ["bash", str(spec.script)]
 
     def _create(self, spec: JobSpec) -> tuple[str, Path]:
         """A job directory that appears complete under a free id: rename never replaces a full directory."""

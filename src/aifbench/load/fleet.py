@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -16,8 +18,8 @@ from typing import Protocol, Self
 import numpy as np
 
 from aifbench.clock import Clock, SystemClock
-from aifbench.cluster.jobs import JobSpec, Scheduler
-from aifbench.errors import FleetError
+from aifbench.cluster.jobs import JobInfo, JobSpec, JobState, Scheduler
+from aifbench.errors import FleetError, SchedulerUnavailable
 from aifbench.load import rendezvous as rv
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.progress import LoadStatus, Progress
@@ -37,6 +39,7 @@ START_LEAD_S = 0.15
 JOB_START_LEAD_S = 2.0
 
 _POLL_S = 0.05
+_ALIVE_S = 1.0
 _PROGRESS_S = 1.0
 _STOP_GRACE_S = 10.0
 
@@ -157,7 +160,7 @@ class JobLauncher:
         now_s = self._clock.monotonic_s()
         if now_s - self._polled_s >= self._poll_interval_s:
             self._polled_s = now_s
-            info = self._scheduler.poll([self.job_id])[self.job_id]
+            info = self._info()
             self.waiting_for = (info.reason or "the queue") if info.state.is_waiting else ""
             if info.state.is_final:
                 advice = f"; {info.advice}" if info.advice else ""
@@ -165,6 +168,13 @@ class JobLauncher:
             elif info.advice:
                 self._failure = f"client job {self.job_id} will not start ({info.reason}): {info.advice}"
         return self._failure
+
+    def _info(self) -> JobInfo:
+        """What the scheduler says now. Its silence says nothing of the job."""
+        try:
+            return self._scheduler.poll([self.job_id])[self.job_id]
+        except SchedulerUnavailable:
+            return JobInfo(self.job_id, JobState.UNKNOWN)
 
     def has_ended(self, worker: int) -> bool:  # noqa: ARG002 (a job ends as a whole)
         return bool(self._failure)
@@ -174,13 +184,14 @@ class JobLauncher:
             return
         deadline_s = self._clock.monotonic_s() + _STOP_GRACE_S
         while self._clock.monotonic_s() < deadline_s:
-            state = self._scheduler.poll([self.job_id])[self.job_id].state
+            state = self._info().state
             if state.is_final:
                 return
             if state.is_waiting:
                 break
             self._clock.sleep(1.0)
-        self._scheduler.cancel([self.job_id])
+        with suppress(SchedulerUnavailable):  # then the workers leave by themselves: nobody is alive for them
+            self._scheduler.cancel([self.job_id])
 
 
 class Fleet:
@@ -201,20 +212,30 @@ class Fleet:
         self._clock = clock or SystemClock()
         self._ready_timeout_s = ready_timeout_s
         self._phases = 0
+        self._leaving = threading.Event()
 
     def __enter__(self) -> Self:
         self._root.mkdir(parents=True, exist_ok=True)
-        self._touch()
+        (self._root / rv.ALIVE).touch()
+        # From a thread: a scheduler that hangs must not look like a coordinator that is gone.
+        threading.Thread(target=self._stay_alive, name="fleet", daemon=True).start()
         try:
             self._launcher.launch(self._root, self._workers)
         except BaseException:
+            self._leaving.set()
             self._launcher.stop()
             raise
         return self
 
+    def _stay_alive(self) -> None:
+        while not self._leaving.wait(_ALIVE_S):
+            with suppress(OSError):
+                (self._root / rv.ALIVE).touch()
+
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._leaving.set()
         (self._root / rv.END).touch()
         if kind is not None:
             (self._root / rv.STOP).touch()
@@ -268,7 +289,6 @@ class Fleet:
                     f"{len(missing)} of {count} load workers not ready after {self._ready_timeout_s:g} s",
                     hint=f"see the worker logs in {self._root}",
                 )
-            self._touch()
             self._clock.sleep(_POLL_S)
 
     def _raise_failed(self, directory: Path, count: int) -> None:
@@ -310,13 +330,9 @@ class Fleet:
                     give_up_s = now_s + _STOP_GRACE_S
             if all_gone or now_s > give_up_s:
                 break
-            self._touch()
             display.refresh(now_s - began_s)
             self._clock.sleep(_POLL_S)
         return problem
-
-    def _touch(self) -> None:
-        (self._root / rv.ALIVE).touch()
 
 
 class PhaseOutcome:
