@@ -9,10 +9,6 @@ import re
 from aifbench.errors import UsageError
 
 _DURATION_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE = {
-    "": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9,
-    "t": 10**12, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
-}  # fmt: skip
 _COUNT = {"": 1, "k": 10**3, "m": 10**6}
 _NUMBER_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
 
@@ -83,18 +79,6 @@ def parse_rate_per_s(text: str, what: str = "rate") -> float:
     if not 0 < value <= 1e7:
         raise UsageError(f"{what} {text!r} is out of range", hint="give more than 0 and at most 10M/s")
     return value
-
-
-def parse_size_bytes(text: str, what: str = "size") -> int:
-    """Bytes from `4096`, `4KiB`, `150kB` or `2GiB`; k/M/G are powers of ten, Ki/Mi/Gi of two."""
-    valid = "bytes or a number with kB, MB, GB, KiB, MiB or GiB"
-    number, unit = _split(text, what, valid)
-    if unit not in _SIZE:
-        raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
-    value = number * _SIZE[unit]
-    if not 1 <= value <= 2**63:
-        raise UsageError(f"{what} {text!r} is out of range", hint=f"give at least 1 byte, as {valid}")
-    return int(value)
 
 
 def format_duration(value_s: float) -> str:

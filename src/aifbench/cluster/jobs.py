@@ -36,10 +36,6 @@ class JobState(Enum):
     def is_waiting(self) -> bool:
         return self is JobState.PENDING
 
-    @property
-    def is_active(self) -> bool:
-        return self in (JobState.RUNNING, JobState.SUSPENDED, JobState.COMPLETING)
-
 
 _FINAL = frozenset(
     {

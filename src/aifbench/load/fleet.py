@@ -418,8 +418,3 @@ def _silent(directory: Path, count: int) -> list[int]:
 def _lost(stream: StreamPlan, worker: int, problem: str) -> WorkerReport:
     failure = problem or "no report"
     return WorkerReport(stream.name, worker, "", 0, operations=0, cpu_s=0.0, wall_s=0.0, failure=failure)
-
-
-def worker_count(plans: Sequence[PhasePlan]) -> int:
-    """Workers a fleet needs for all of `plans`."""
-    return max(sum(stream.workers for stream in plan.streams) for plan in plans)
