@@ -80,8 +80,8 @@ class ServiceTest(RuleTest):
     def test_steady(self) -> None:
         for share, verdict in ((0.25, VALID), (0.26, WARN)):
             self.expect(verdict, replace(OPEN, unsteady_share=share), "STEADY")
-        self.expect(WARN, replace(OPEN, steady=False, shift=0.2), "STEADY")
-        self.expect(INVALID, replace(OPEN, steady=False, shift=0.3), "STEADY")
+        self.expect(WARN, replace(OPEN, steady=False, shift=0.49), "STEADY")
+        self.expect(INVALID, replace(OPEN, steady=False, shift=0.51), "STEADY")
         for seen in (replace(FIXED, steady=False), replace(FIXED, unsteady_share=0.3)):
             self.assertIn("this amount of work only", self.expect(WARN, seen, "STEADY").message)
         self.expect(WARN, replace(OPEN, steady=None, latencies=29), "STEADY")

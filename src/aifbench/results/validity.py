@@ -380,7 +380,7 @@ RULES = (
     Rule("LAG", _has_lag_share, _lag_at_median, _LAG_WARN_PERCENT, 25, "%"),
     Rule("LAG", _has_lag_share, _lag_in_tail, 2 * _LAG_WARN_PERCENT, 50, "%"),
     Rule("STEADY", _judged_stationary, _steadiness, _UNSTEADY_WARN_PERCENT, 50, "%"),
-    Rule("STEADY", _never_settled, _unrest, 0, 25, "%"),
+    Rule("STEADY", _never_settled, _unrest, 0, 50, "%"),
     Rule("STEADY", _judged_changing, _constancy, _UNSTEADY_WARN_PERCENT, inf, "%"),
     Rule("STEADY", _unjudged, _too_few_to_judge, 30, -inf, "operations", floor=True),
     Rule("SAMPLES", _timed, _samples, 3 * _P99_MIN, _P50_MIN, "operations", floor=True),
