@@ -16,8 +16,8 @@ from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.assignment import FOREVER_NS, Assignment
 from aifbench.load.call_loop import OPEN_LOOP_THREADS, CallLoop, outcome_of
 from aifbench.load.recorder import Recorder, read_samples
-from aifbench.load.samples import NOT_SEEN, Samples
-from aifbench.load.workload import Outcome, OutcomeKind
+from aifbench.load.samples import Samples
+from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind
 from aifbench.stats.intervals import quantile_rank
 
 MS = 1_000_000

@@ -14,7 +14,8 @@ from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import WorkloadError
 from aifbench.load.arrivals import AnyArrivals, Closed, Constant, to_json
 from aifbench.load.assignment import StopFlag
-from aifbench.load.engine import Engine, interpret, load_workload
+from aifbench.load.engine import Engine, load_workload
+from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, Quality, StreamPlan, WorkerReport
 from aifbench.load.recorder import ErrorTally, Recorder, answers_path, pack_row, read_samples, rows_path
 from aifbench.load.samples import Samples
@@ -141,14 +142,15 @@ class Interpretation(EngineCase):
         for index in range(count):
             answer = b"%d" % index
             recorder.add_answer(answer)
-            recorder.add(pack_row(index, 0, 0, 0, 0, 0, 200, 1, 0, len(answer), np.nan, np.nan))
+            recorder.add(pack_row(index, 0, 0, 0, 0, 0, 200, 1, 0, len(answer), np.nan, np.nan, 0))
         recorder.close()
 
     def interpret(self, limit: int) -> tuple[int, Samples]:
-        def meaning(index: int, _: int, body: bytes) -> Outcome:
-            return Outcome(qualities=(float(int(body) == index),))
+        class Meaning:
+            def interpret(self, index: int, _: int, body: bytes) -> Outcome:
+                return Outcome(qualities=(float(int(body) == index),))
 
-        read = interpret(self.dir, "x", meaning, ErrorTally(), limit=limit)
+        read = interpret(self.dir, "x", Meaning(), ErrorTally(), limit=limit)
         return read, read_samples(self.dir, "x", 0)
 
     def test_of_too_many_answers_an_even_part_is_read(self) -> None:

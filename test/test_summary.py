@@ -8,8 +8,8 @@ import numpy as np
 from test import fakes  # noqa: F401  (puts src on the path)
 
 from aifbench.load.plan import Quality, WorkerReport
-from aifbench.load.samples import NOT_SEEN, Samples
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.samples import Samples
+from aifbench.load.workload import NOT_SEEN, OutcomeKind
 from aifbench.results.record import Measurement, Metric, RunRecord, RunState, Verdict
 from aifbench.results.summary import StreamFacts, summarise
 

@@ -19,9 +19,9 @@ from aifbench.errors import WorkloadError
 from aifbench.load.assignment import FOREVER_NS, Assignment
 from aifbench.load.http import encode_request
 from aifbench.load.recorder import Recorder, Rows, answers_path, read_rows, read_samples, rows_path
-from aifbench.load.samples import NOT_SEEN, Samples
+from aifbench.load.samples import Samples
 from aifbench.load.wire_loop import WireLoop, open_sockets
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
 MS = 1_000_000
 S = 1_000_000_000

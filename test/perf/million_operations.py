@@ -26,7 +26,7 @@ def write_rows(directory: Path, worker: int) -> None:
     """A quarter of the operations: poisson arrivals, log-normal latency, a few errors, recall."""
     from aifbench.load.recorder import ROW, rows_path
     from aifbench.load.rendezvous import rows_name
-    from aifbench.load.samples import NOT_SEEN
+    from aifbench.load.workload import NOT_SEEN
 
     n, random = OPERATIONS // WORKERS, np.random.default_rng(worker)
     origin_ns = 7_000_000_000

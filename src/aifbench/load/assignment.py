@@ -1,5 +1,6 @@
 """One worker's part of a stream: which operations, when, and until when."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +26,8 @@ class Assignment:
     """Times are absolute on this worker's `perf_counter_ns` clock.
 
     Operation number j of this worker has index `first_index + j * stride`. In open loop `due_ns[j]` says
-    when; in closed loop `clients` are kept busy until `end_ns` or until `count` operations.
+    when; in closed loop `clients` are kept busy until `end_ns` or until `count` operations. With a `chain` a
+    client does that many operations of consecutive index: then the above counts chains.
     """
 
     start_ns: int
@@ -37,10 +39,19 @@ class Assignment:
     clients: int
     due_ns: NDArray[np.int64] | None
     count: int
+    chain: int = 1
+    think_ns: int = 0
+    max_in_flight: int = FOREVER_NS
     stop: StopFlag = field(default_factory=StopFlag)
 
     def index(self, number: int) -> int:
         return self.first_index + number * self.stride
+
+    def first_indices(self) -> Iterator[int]:
+        """The operations in the order in which they are begun."""
+        for number in range(self.count):
+            first = self.index(number) * self.chain
+            yield from range(first, first + self.chain)
 
     def begin_at(self, start_ns: int) -> None:
         """Move every instant, so that the part begins then."""
@@ -65,7 +76,7 @@ def assign(plan: PhasePlan, stream: StreamPlan, worker: int, start_ns: int = 0) 
     workers, clients, due_ns = stream.workers, 0, None
     if isinstance(arrivals, Closed):
         workers, clients = min(workers, arrivals.clients), arrivals.share(worker, workers)
-        count = FOREVER_NS if stream.limit is None else stream.limit
+        count = FOREVER_NS if stream.limit is None else -(-stream.limit // stream.chain)
     else:
         assert end_ns != FOREVER_NS, "an open arrival process needs a duration"
         offsets_s = arrivals.offsets_s((end_ns - start_ns) / 1e9)[: stream.limit]
@@ -81,4 +92,7 @@ def assign(plan: PhasePlan, stream: StreamPlan, worker: int, start_ns: int = 0) 
         clients=clients,
         due_ns=due_ns,
         count=len(range(worker, count, workers)) if worker < workers else 0,
+        chain=stream.chain,
+        think_ns=round(stream.think_s * 1e9),
+        max_in_flight=FOREVER_NS if stream.max_in_flight is None else -(-stream.max_in_flight // workers),
     )

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 from aifbench.load.assignment import FOREVER_NS, Assignment
 from aifbench.load.recorder import UNCHECKED, Recorder, pack_row, unfinished_row
-from aifbench.load.samples import NOT_SEEN
-from aifbench.load.workload import Outcome, OutcomeKind, Workload
+from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind, TokenTimes, Workload
 
 # Blocking clients an open loop may use at once before operations have to wait for one (visible as lag).
 OPEN_LOOP_THREADS = 64
@@ -21,6 +20,7 @@ REFUSED_PAUSE_S = 0.05
 
 _SLEEP_SLICE_NS = 100_000_000
 _JOIN_S = 0.05
+_NO_TOKENS = TokenTimes()
 
 
 class CallLoop:
@@ -46,6 +46,8 @@ class CallLoop:
         self._lock = threading.Lock()
         self._ended = False
         self.limited_by = ""
+        self.overloaded = False
+        self.times: list[TokenTimes] = []  # of every recorded operation, in the order of the rows
         self.loop_delay_max_ns = 0
         self.idle_ns = 0
 
@@ -139,12 +141,13 @@ class CallLoop:
         with self._lock:
             if self._ended:
                 return False
+            self.times.append(outcome.tokens or _NO_TOKENS)
             if outcome.error:
                 self._recorder.errors.add(outcome.error)
             self._recorder.add(
                 pack_row(
                     *self._current.pop(client), first_ns, finished_ns, outcome.kind, 0, outcome.items,
-                    outcome.bytes_out, outcome.bytes_in, *qualities,
+                    outcome.bytes_out, outcome.bytes_in, *qualities, 0,
                 )
             )  # fmt: skip
         return True
@@ -161,6 +164,7 @@ class CallLoop:
         now_ns = self._now_ns()
         for index, intended_ns, sent_ns in rest:
             if intended_ns <= now_ns:
+                self.times.append(_NO_TOKENS)
                 self._recorder.add(unfinished_row(index, intended_ns, sent_ns))
 
 

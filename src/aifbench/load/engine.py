@@ -4,25 +4,23 @@ import gc
 import importlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import Assignment, StopFlag, assign
-from aifbench.load.call_loop import CallLoop, outcome_of
+from aifbench.load.call_loop import CallLoop
 from aifbench.load.clocksync import Offset
+from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
-from aifbench.load.recorder import ErrorTally, Recorder, answers_path, count_rows, read_rows, rows_path
+from aifbench.load.recorder import Recorder, count_rows, save_tokens
 from aifbench.load.rendezvous import rows_name
-from aifbench.load.wire_loop import WireLoop, open_sockets
-from aifbench.load.workload import Outcome, OutcomeKind
-
-# Beyond this many answers a worker interprets an evenly spread part; the rest count as unchecked.
-MAX_INTERPRETED = 200_000
+from aifbench.load.tls import client_context
+from aifbench.load.tokens import Tokens
+from aifbench.load.wire_loop import AnySocket, WireLoop, open_sockets
 
 _OPEN_LOOP_CONNECTIONS = 16
 
@@ -38,14 +36,21 @@ class Engine:
         self._name = rows_name(stream.name, worker)
         self._workload: Any = load_workload(stream)
         self._part: Assignment
-        self._sockets: list[socket.socket] = []
+        self._sockets: list[AnySocket] = []
+        self._tls: ssl.SSLContext | None = None
 
     def prepare(self) -> None:
         """Everything that must not be timed: data, schedule, connections. Raises WorkloadError."""
         self._workload.open(self._plan.endpoint)
         self._part = assign(self._plan, self._stream, self._worker)
         if self._speaks_http:
-            self._sockets = open_sockets(self._address, self._part.clients or _OPEN_LOOP_CONNECTIONS)
+            endpoint = self._plan.endpoint
+            if not hasattr(self._workload, "address"):
+                self._tls = client_context(endpoint.scheme, endpoint.ca_file)
+            count = self._part.clients or _OPEN_LOOP_CONNECTIONS
+            self._sockets = open_sockets(self._address, count, self._tls)
+        if hasattr(self._workload, "prepare"):
+            self._workload.prepare(self._part.first_indices())
 
     def close(self) -> None:
         for sock in self._sockets:
@@ -57,8 +62,15 @@ class Engine:
         return hasattr(self._workload, "request")
 
     @property
+    def _is_stream(self) -> bool:
+        return bool(getattr(self._workload, "is_stream", False))
+
+    @property
     def _address(self) -> tuple[str, int]:
-        return self._plan.endpoint.host, self._plan.endpoint.port
+        """The service's, unless the workload brought its own."""
+        endpoint = self._plan.endpoint
+        address: tuple[str, int] = getattr(self._workload, "address", (endpoint.host, endpoint.port))
+        return address
 
     def run(
         self,
@@ -98,7 +110,9 @@ class Engine:
             recorder.close()
         interpreted = 0
         if isinstance(loop, WireLoop) and not recorder.failure:
-            interpreted = interpret(self._directory, self._name, self._workload.interpret, recorder.errors)
+            interpreted = interpret(self._directory, self._name, self._workload, recorder.errors)
+        elif isinstance(loop, CallLoop) and any(times.content_ns for times in loop.times):
+            save_tokens(self._directory, self._name, Tokens.of(loop.times, start_ns))
         offset = offset or Offset()
         return WorkerReport(
             stream=self._stream.name,
@@ -116,58 +130,25 @@ class Engine:
             interpreted=interpreted,
             limited_by=loop.limited_by,
             failure=recorder.failure,
+            overloaded=loop.overloaded,
+            notes=self._workload.notes() if hasattr(self._workload, "notes") else {},
         )
 
     def _loop(self, recorder: Recorder) -> WireLoop | CallLoop:
         if not self._speaks_http:
             return CallLoop(self._workload, recorder, self._part)
-        loop = WireLoop(self._address, self._workload.request, recorder, self._part)
+        loop = WireLoop(
+            self._address,
+            self._workload.request,
+            recorder,
+            self._part,
+            is_stream=self._is_stream,
+            learn=getattr(self._workload, "learn", None),
+            tls=self._tls,
+        )
         sockets, self._sockets = self._sockets, []
         loop.use(sockets)
         return loop
-
-
-def interpret(
-    directory: Path,
-    name: str,
-    meaning: Callable[[int, int, bytes], Outcome],
-    errors: ErrorTally,
-    *,
-    limit: int = MAX_INTERPRETED,
-) -> int:
-    """Read kept answers of good status; correct outcomes, items and qualities. How many were read.
-
-    `meaning` takes index, status and body. Of more than `limit` answers an evenly spread part is read.
-    """
-    path = rows_path(directory, name)
-    whole = read_rows(path)
-    rows = whole[1:]
-    ends = np.cumsum(rows["bytes_in"]).tolist()
-    good = np.flatnonzero(rows["outcome"] == OutcomeKind.OK)
-    chosen = good[:: max(1, -(-len(good) // limit))].tolist()
-    answers = answers_path(directory, name)
-    with answers.open("rb") as file:
-        for number in chosen:
-            row = rows[number]
-            size = int(row["bytes_in"])
-            file.seek(ends[number] - size)
-            outcome = _try(meaning, int(row["index"]), int(row["status"]), file.read(size))
-            row["outcome"], row["items"] = outcome.kind, outcome.items
-            row["qualities"][: len(outcome.qualities)] = outcome.qualities
-            if outcome.error:
-                errors.add(outcome.error)
-    partial = path.with_suffix(".part")
-    whole.tofile(partial)
-    partial.replace(path)
-    answers.unlink()
-    return len(chosen)
-
-
-def _try(meaning: Callable[[int, int, bytes], Outcome], index: int, status: int, body: bytes) -> Outcome:
-    try:
-        return meaning(index, status, body)
-    except Exception as error:  # an answer nobody thought of must not cost the other ones
-        return outcome_of(error)
 
 
 def load_workload(stream: StreamPlan) -> Any:

@@ -19,18 +19,21 @@ import numpy as np
 
 from aifbench.clock import Clock, SystemClock
 from aifbench.cluster.jobs import JobInfo, JobSpec, JobState, Scheduler
-from aifbench.errors import FleetError, SchedulerUnavailable
+from aifbench.errors import BenchError, FleetError, SchedulerUnavailable
 from aifbench.load import rendezvous as rv
+from aifbench.load.engine import load_workload
+from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.progress import LoadStatus, Progress
 from aifbench.load.recorder import (
+    ErrorTally,
     answers_path,
     count_errors,
     count_rows,
+    discard,
     read_new_rows,
     read_samples,
     response_ms,
-    rows_path,
 )
 from aifbench.load.samples import Samples
 
@@ -359,11 +362,20 @@ class PhaseOutcome:
             [read_samples(self.directory, rv.rows_name(stream.name, k), k) for k in range(stream.workers)]
         )
 
+    def recover(self, stream: StreamPlan) -> None:
+        """Read the answers that lost workers left unread, so that what they measured counts."""
+        for name in (rv.rows_name(stream.name, k) for k in range(stream.workers)):
+            if answers_path(self.directory, name).exists():
+                with suppress(BenchError, OSError):
+                    workload = load_workload(stream)
+                    workload.open(self.plan.endpoint)
+                    interpret(self.directory, name, workload, ErrorTally())
+                    workload.close()
+
     def discard_raw(self, stream: StreamPlan) -> None:
         """Remove the workers' own files, once the merged samples are stored."""
         for name in (rv.rows_name(stream.name, k) for k in range(stream.workers)):
-            rows_path(self.directory, name).unlink(missing_ok=True)
-            answers_path(self.directory, name).unlink(missing_ok=True)
+            discard(self.directory, name)
 
 
 class _Display:

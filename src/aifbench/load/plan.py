@@ -26,7 +26,9 @@ class StreamPlan:
     `arrivals.to_json` returned. Exactly as many operations as `limit` are issued when it is set;
     otherwise the phase's duration ends the stream. `items` names the unit counted by Outcome.items.
     `is_stationary` is False where the operations change what they meet, as data that grows does: then
-    latency drifts by nature.
+    latency drifts by nature. In closed loop a client does `chain` operations of consecutive index, `think_s`
+    apart, before it takes others; one that fails ends its chain. An open loop with more than `max_in_flight`
+    operations under way is ended: the service is overloaded, and more waiting would tell nothing new.
     """
 
     name: str
@@ -39,6 +41,9 @@ class StreamPlan:
     qualities: tuple[Quality, ...] = ()
     via: str = "http"
     is_stationary: bool = True
+    chain: int = 1
+    think_s: float = 0.0
+    max_in_flight: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,8 @@ class WorkerReport:
     `loop_delay_max_s` is the longest the worker was away from its clock. `clock_offset_s` is its wall
     clock minus worker 0's, and `clock_step_s` how far its wall clock moved against its monotonic one
     during the load. `errors` maps an error text to its count. `limited_by` is set when the worker itself
-    could not follow the plan.
+    could not follow the plan, `overloaded` when it ended early because too much was under way.
+    `notes` are what the workload found out itself, as numbers by name.
     """
 
     stream: str
@@ -100,6 +106,8 @@ class WorkerReport:
     interpreted: int = 0
     limited_by: str = ""
     failure: str = ""
+    overloaded: bool = False
+    notes: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

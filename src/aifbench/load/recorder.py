@@ -15,17 +15,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.load.samples import NOT_SEEN, Samples
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.samples import Samples
+from aifbench.load.tokens import Tokens
+from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
 ROW = np.dtype(
     [
         ("index", np.int64), ("intended_ns", np.int64), ("sent_ns", np.int64), ("first_byte_ns", np.int64),
         ("finished_ns", np.int64), ("outcome", np.uint16), ("status", np.uint16), ("items", np.uint32),
         ("bytes_out", np.int64), ("bytes_in", np.int64), ("qualities", np.float32, (2,)),
+        ("reads", np.int64),
     ]
 )  # fmt: skip
-pack_row = struct.Struct("=5q2HI2q2f").pack  # the fields of ROW
+pack_row = struct.Struct("=5q2HI2q2fq").pack  # the fields of ROW
+READ = np.dtype([("at_ns", np.int64), ("end", np.int64)])  # of one answer: so many bytes were there, then
 UNCHECKED = float("nan")  # both qualities of an operation that nobody has checked
 Rows = NDArray[np.void]
 
@@ -42,7 +45,8 @@ OTHER_ERRORS = "(other errors)"
 def unfinished_row(index: int, intended_ns: int, sent_ns: int) -> bytes:
     """An operation under way, or never sent (NOT_SEEN), when the time was over."""
     kind = OutcomeKind.UNFINISHED
-    return pack_row(index, intended_ns, sent_ns, NOT_SEEN, NOT_SEEN, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED)
+    seen = (intended_ns, sent_ns, NOT_SEEN, NOT_SEEN)
+    return pack_row(index, *seen, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED, 0)
 
 
 class ErrorTally:
@@ -64,17 +68,21 @@ class Recorder:
     """Rows and raw answers of one worker, on their way to `directory`; `failure` says what stopped them.
 
     `add` takes `pack_row(...)` bytes. `add_answer`, before it, takes an answer of exactly as many bytes as
-    the row gives as bytes in; a loop either keeps all answers or none.
+    the row gives as bytes in; a loop either keeps all answers or none. `add_reads`, before both, takes as
+    many READ entries as the row says.
     """
 
     def __init__(
         self, directory: Path, name: str, origin_ns: int, *, on_tick: Callable[[], None] | None = None
     ) -> None:
-        self._rows: list[bytes] = [pack_row(NOT_SEEN, origin_ns, *[0] * 10)]
+        self._rows: list[bytes] = [pack_row(NOT_SEEN, origin_ns, *[0] * 11)]
         self._answers: list[bytes] = []
+        self._reads: list[bytes] = []
         self.add = self._rows.append
         self.add_answer = self._answers.append
+        self.add_reads = self._reads.append
         self.errors = ErrorTally()
+        self._reads_file = reads_path(directory, name).open("wb", buffering=0)
         self._answers_file = answers_path(directory, name).open("wb", buffering=0)
         self._rows_file = rows_path(directory, name).open("wb", buffering=0)
         self._on_tick = on_tick
@@ -91,8 +99,9 @@ class Recorder:
 
     def _flush(self) -> None:
         # A row is added after its answer, counted before it and written after it: so a row on disk
-        # always has its answer on disk, whenever the worker is killed.
-        rows, answers = len(self._rows), len(self._answers)
+        # always has its answer on disk, whenever the worker is killed. So it is with the reads.
+        rows, answers, reads = len(self._rows), len(self._answers), len(self._reads)
+        self._write(self._reads_file, self._reads, reads)
         self._write(self._answers_file, self._answers, answers)
         self._write(self._rows_file, self._rows, rows)
 
@@ -110,6 +119,7 @@ class Recorder:
         self._closing.set()
         self._thread.join()
         self._flush()
+        self._reads_file.close()
         self._answers_file.close()
         self._rows_file.close()
 
@@ -120,6 +130,21 @@ def rows_path(directory: Path, name: str) -> Path:
 
 def answers_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.answers"
+
+
+def reads_path(directory: Path, name: str) -> Path:
+    return directory / f"{name}.reads"
+
+
+def tokens_path(directory: Path, name: str) -> Path:
+    """Where the token times of a worker's streamed answers are, once they have been interpreted."""
+    return directory / f"{name}.tokens.npz"
+
+
+def discard(directory: Path, name: str) -> None:
+    """Remove all files of one worker."""
+    for path_of in (rows_path, answers_path, reads_path, tokens_path):
+        path_of(directory, name).unlink(missing_ok=True)
 
 
 def count_rows(directory: Path, name: str) -> int:
@@ -157,7 +182,22 @@ def read_samples(directory: Path, name: str, worker: int) -> Samples:
         bytes_out=rows["bytes_out"].copy(),
         bytes_in=rows["bytes_in"].copy(),
         qualities=rows["qualities"].copy(),
+        tokens=_read_tokens(tokens_path(directory, name), len(rows)),
     )
+
+
+def save_tokens(directory: Path, name: str, tokens: Tokens) -> None:
+    """Keep them beside a worker's rows, one for each."""
+    with tokens_path(directory, name).open("wb") as file:
+        np.savez(file, **tokens.to_arrays())
+
+
+def _read_tokens(path: Path, rows: int) -> Tokens | None:
+    if not path.exists():
+        return None
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
+        tokens = Tokens.from_arrays(data)
+    return tokens if tokens is not None and len(tokens) == rows else None
 
 
 def read_new_rows(directory: Path, name: str, first: int) -> Rows:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.errors import ResultError
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.tokens import Tokens
+from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
 Int64 = NDArray[np.int64]
-
-NOT_SEEN = -1  # an instant that did not happen: no first byte, never finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,7 @@ class Samples:
 
     A quality is NaN where the operation was not checked. `finished_ns` is NOT_SEEN for UNFINISHED.
     In closed loop an operation is intended when its client is free, so lag is near zero by design.
+    `tokens` is there when the answers were streamed: its rows belong to these.
     """
 
     index: Int64
@@ -39,6 +39,7 @@ class Samples:
     bytes_out: Int64
     bytes_in: Int64
     qualities: NDArray[np.float32]
+    tokens: Tokens | None = None
 
     def __len__(self) -> int:
         return len(self.intended_ns)
@@ -63,7 +64,8 @@ class Samples:
 
     def select(self, mask: NDArray[Any]) -> "Samples":
         """The operations where `mask` (bool or index array) says so."""
-        return Samples(**{f.name: getattr(self, f.name)[mask] for f in fields(self)})
+        columns = {name: getattr(self, name)[mask] for name in _COLUMNS}
+        return Samples(**columns, tokens=self.tokens.select(mask) if self.tokens else None)
 
     def sorted(self) -> "Samples":
         return self.select(np.argsort(self.intended_ns, kind="stable"))
@@ -73,7 +75,8 @@ class Samples:
         partial = path.with_name(path.name + ".part")
         try:
             with partial.open("wb") as file:
-                np.savez(file, **{f.name: getattr(self, f.name) for f in fields(self)})
+                columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
+                np.savez(file, **columns, **(self.tokens.to_arrays() if self.tokens else {}))
             partial.replace(path)
         except OSError as error:
             raise ResultError(f"cannot write {path}") from error
@@ -82,7 +85,7 @@ class Samples:
     def load(cls, path: Path) -> "Samples":
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                return cls(**{f.name: data[f.name] for f in fields(cls)})
+                return cls(**{name: data[name] for name in _COLUMNS}, tokens=Tokens.from_arrays(data))
         except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
             raise ResultError(f"cannot read samples from {path}") from error
 
@@ -92,9 +95,13 @@ class Samples:
         if not parts:
             return cls.empty(0)
         order = np.argsort(np.concatenate([part.intended_ns for part in parts]), kind="stable")
-        return cls(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts])[order] for f in fields(cls)}
-        )
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts])[order] for name in _COLUMNS
+        }
+        if not any(part.tokens for part in parts):
+            return cls(**columns)
+        tokens = Tokens.concatenate([part.tokens or Tokens.empty(len(part)) for part in parts])
+        return cls(**columns, tokens=tokens.select(order))
 
     @classmethod
     def empty(cls, n: int) -> "Samples":
@@ -113,3 +120,6 @@ class Samples:
             bytes_in=zeros.copy(),
             qualities=np.full((n, 2), np.nan, np.float32),
         )
+
+
+_COLUMNS = tuple(field.name for field in fields(Samples) if field.name != "tokens")

@@ -1,7 +1,8 @@
 """Load over HTTP/1.1 by one thread and epoll: stamp first, keep the bytes, interpret afterwards.
 
 An operation is sent the moment it is due on an idle kept-alive connection, or on a new one. Each read
-is stamped before its bytes are looked at, and only the end of the answer is searched for.
+is stamped before its bytes are looked at, and only the end of the answer is searched for. Of streamed answers
+every read's time is kept, and all bytes as they came: what they mean is found out when the load is over.
 """
 
 import errno
@@ -9,7 +10,9 @@ import heapq
 import resource
 import select
 import socket
+import ssl
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -17,15 +20,19 @@ from aifbench.errors import WorkloadError
 from aifbench.load.assignment import Assignment
 from aifbench.load.http import ProtocolError, ResponseReader
 from aifbench.load.recorder import UNCHECKED, Recorder, pack_row, unfinished_row
-from aifbench.load.samples import NOT_SEEN
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.tls import TlsSocket
+from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
 MAX_CONNECTIONS = 1024
 _OTHER_FILES = 64
 _PREPARE_TIMEOUT_S = 10.0
 REFUSED_PAUSE_NS = 50_000_000
 _RECEIVE_BYTES = 262_144
+# Python makes an object of this size for every read. Pieces of a stream are small, and many.
+_STREAM_RECEIVE_BYTES = 16_384
 _MAX_WAIT_NS = 50_000_000
+# epoll counts in milliseconds. Longer waits begin with one of its own; the rest is waited for with select.
+_COARSE_WAIT_NS = 2_000_000
 # A sleeping process is woken some 0.1 ms late, which is much beside an answer in 1 ms. So the loop stays
 # awake for this long before an operation is due, where that costs at most a tenth of a core.
 _AWAKE_NS = 200_000
@@ -33,15 +40,20 @@ _AWAKE_SHARE = 0.1
 _IN, _OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
 
 
+AnySocket = socket.socket | TlsSocket
+
+
 class _Connection:
     __slots__ = (
-        "bytes_out", "first_ns", "index", "intended_ns", "is_connected", "pending", "reader", "sent_ns",
-        "serial", "sock",
+        "bytes_out", "first_ns", "index", "intended_ns", "is_connected", "pending", "reader", "reads", "recv",
+        "sent_ns", "serial", "sock",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: AnySocket) -> None:
         self.sock = sock
+        self.recv = sock.recv
         self.reader: ResponseReader | None = None  # None while idle
+        self.reads: list[int] = []  # of a stream: instant, bytes so far, instant, ...
         self.serial = 0
         self.is_connected = False
         self.pending = memoryview(b"")
@@ -49,21 +61,30 @@ class _Connection:
         self.index = self.intended_ns = self.sent_ns = self.first_ns = 0
 
 
-def open_sockets(address: tuple[str, int], count: int) -> list[socket.socket]:
+def open_sockets(address: tuple[str, int], count: int, tls: ssl.SSLContext | None = None) -> list[AnySocket]:
     """Connections for a loop to use. Raises WorkloadError when the service refuses."""
-    sockets: list[socket.socket] = []
+    sockets: list[AnySocket] = []
     try:
         for _ in range(min(count, MAX_CONNECTIONS, _descriptors_left())):
-            sockets.append(socket.create_connection(address, timeout=_PREPARE_TIMEOUT_S))
+            sock = socket.create_connection(address, timeout=_PREPARE_TIMEOUT_S)
+            sockets.append(sock)
+            if tls is not None:
+                sockets[-1] = secured = TlsSocket(sock, tls, address[0])
+                secured.do_handshake()
     except OSError as error:
-        for sock in sockets:
-            sock.close()
+        for opened in sockets:
+            opened.close()
         raise WorkloadError(f"cannot connect to {address[0]}:{address[1]}") from error
     return sockets
 
 
 class WireLoop:
-    """Runs one Assignment against `address`; `request(index)` gives the bytes to send."""
+    """Runs one Assignment against `address`; `request(index)` gives the bytes to send.
+
+    With `is_stream` the answers recorded are whole responses as they came, cut ones too, and so are their
+    reads. `learn(index, body)` is told every answer that another operation of its chain builds on, at once:
+    the only reading that is done during the load.
+    """
 
     def __init__(
         self,
@@ -72,28 +93,38 @@ class WireLoop:
         recorder: Recorder,
         assignment: Assignment,
         *,
+        is_stream: bool = False,
+        learn: Callable[[int, bytes], None] | None = None,
+        tls: ssl.SSLContext | None = None,
         max_connections: int = MAX_CONNECTIONS,
         now_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
+        self._host = address[0]
+        self._tls = tls
         self._family, self._address = _resolve(address)
         self._request = request
         self._recorder = recorder
         self._part = assignment
+        self._is_stream = is_stream
+        self._receive_bytes = _STREAM_RECEIVE_BYTES if is_stream else _RECEIVE_BYTES
+        self._learn = learn
         self._now_ns = now_ns
         self._max_connections = max(min(max_connections, _descriptors_left()), assignment.clients)
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self._idle: list[_Connection] = []
         self._deadlines: deque[tuple[int, _Connection, int]] = deque()
-        self._free_clients = [assignment.start_ns] * assignment.clients  # a heap of when each is free
+        # A heap of when each client is free, and the operation it has to do then (-1: any).
+        self._free_clients = [(assignment.start_ns, -1)] * assignment.clients
         self._awake_ns = _awake_ns(assignment)
         self._issued = 0
         self._in_flight = 0
         self.loop_delay_max_ns = 0
         self.idle_ns = 0  # awake, with nothing to do
         self.limited_by = ""
+        self.overloaded = False
 
-    def use(self, sockets: Iterable[socket.socket]) -> None:
+    def use(self, sockets: Iterable[AnySocket]) -> None:
         """Take over connections that were opened ahead of the start."""
         for sock in sockets:
             connection = self._adopt(sock)
@@ -117,13 +148,13 @@ class WireLoop:
 
     def _is_done(self, now_ns: int) -> bool:
         part = self._part
-        if part.stop.is_set or now_ns >= part.end_ns + part.drain_ns:
+        if part.stop.is_set or self.overloaded or now_ns >= part.end_ns + part.drain_ns:
             return True
         if self._in_flight:
             return False
-        if self._issued >= part.count:
-            return True
-        return part.due_ns is None and now_ns >= part.end_ns
+        if part.due_ns is None:
+            return not self._free_clients or now_ns >= part.end_ns
+        return self._issued >= part.count
 
     def _issue_due(self, now_ns: int) -> None:
         if self._part.due_ns is None:
@@ -133,9 +164,16 @@ class WireLoop:
 
     def _issue_closed(self, now_ns: int) -> None:
         part, free = self._part, self._free_clients
-        while free and free[0] <= now_ns < part.end_ns and self._issued < part.count:
-            self._issue(part.index(self._issued), heapq.heappop(free))
-            self._issued += 1
+        if now_ns >= part.end_ns:
+            return
+        while free and free[0][0] <= now_ns:
+            free_ns, index = heapq.heappop(free)
+            if index < 0:
+                if self._issued >= part.count:
+                    continue  # nothing is left for this client
+                index = part.index(self._issued) * part.chain
+                self._issued += 1
+            self._issue(index, free_ns)
 
     def _issue_open(self, now_ns: int) -> None:
         part = self._part
@@ -146,6 +184,9 @@ class WireLoop:
                 break
             if self._is_full():
                 self.limited_by = f"all {self._max_connections} connections were busy"
+                break
+            if self._in_flight >= part.max_in_flight:
+                self.overloaded = True
                 break
             self._issue(part.index(self._issued), due_ns)
             self._issued += 1
@@ -162,7 +203,8 @@ class WireLoop:
             connection = self._adopt(socket.socket(self._family, socket.SOCK_STREAM))
         connection.index, connection.intended_ns, connection.sent_ns = index, intended_ns, sent_ns
         connection.first_ns = NOT_SEEN
-        connection.reader = ResponseReader(head_request=data.startswith(b"HEAD "))
+        connection.reader = ResponseReader(head_request=data.startswith(b"HEAD "), by_tail=self._is_stream)
+        connection.reads = []
         connection.serial += 1
         connection.bytes_out = len(data)
         self._in_flight += 1
@@ -173,7 +215,7 @@ class WireLoop:
             connection.pending = memoryview(data)
             self._connect(connection)
 
-    def _adopt(self, sock: socket.socket) -> _Connection:
+    def _adopt(self, sock: AnySocket) -> _Connection:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = _Connection(sock)
@@ -181,6 +223,7 @@ class WireLoop:
         return connection
 
     def _connect(self, connection: _Connection) -> None:
+        assert isinstance(connection.sock, socket.socket)
         code = connection.sock.connect_ex(self._address)
         if code in (0, errno.EINPROGRESS):
             self._epoll.register(connection.sock.fileno(), _OUT)
@@ -204,29 +247,40 @@ class WireLoop:
             self._epoll.modify(connection.sock.fileno(), _IN)
 
     def _wait(self, now_ns: int) -> None:
-        wake_ns = self._next_wake(now_ns)
-        if wake_ns > now_ns:
-            # epoll counts in milliseconds; select on the epoll descriptor waits in microseconds.
-            select.select([self._epoll], [], [], (wake_ns - now_ns) / 1e9)
-            now_ns = self._now_ns()
-        events = self._epoll.poll(0)
+        wait_ns = self._next_wake(now_ns) - now_ns
+        if wait_ns >= _COARSE_WAIT_NS:
+            # Rounded up to milliseconds: one less is surely not too long.
+            events = self._epoll.poll((wait_ns - 1_000_000) / 1e9)
+        else:
+            if wait_ns > 0:
+                select.select([self._epoll], [], [], wait_ns / 1e9)
+                now_ns = self._now_ns()
+            events = self._epoll.poll(0)
         began_ns = self._now_ns()
-        if not events and self._awake_ns:
-            self.idle_ns += began_ns - now_ns
+        if not events:
+            if self._awake_ns and wait_ns < _COARSE_WAIT_NS:
+                self.idle_ns += began_ns - now_ns
+            return
+        connections = self._connections
         for fd, event in events:
-            connection = self._connections.get(fd)
-            if connection is not None:
+            connection = connections.get(fd)
+            if connection is None:
+                continue
+            if event == _IN and connection.is_connected:
+                self._receive(connection)
+            else:
                 self._handle(connection, event)
-        if events:
-            self.loop_delay_max_ns = max(self.loop_delay_max_ns, self._now_ns() - began_ns)
+        delay_ns = self._now_ns() - began_ns
+        if delay_ns > self.loop_delay_max_ns:
+            self.loop_delay_max_ns = delay_ns
 
     def _next_wake(self, now_ns: int) -> int:
         part = self._part
         wake_ns = now_ns + _MAX_WAIT_NS
         if part.due_ns is not None and self._issued < part.count and not self._is_full():
             wake_ns = min(wake_ns, int(part.due_ns[self._issued]) - self._awake_ns)
-        elif self._free_clients and self._issued < part.count and now_ns < part.end_ns:
-            wake_ns = min(wake_ns, self._free_clients[0])
+        elif self._free_clients and now_ns < part.end_ns:
+            wake_ns = min(wake_ns, self._free_clients[0][0])
         if self._deadlines:
             wake_ns = min(wake_ns, self._deadlines[0][0])
         return wake_ns
@@ -242,16 +296,33 @@ class WireLoop:
             self._send(connection, connection.pending)
 
     def _complete_connect(self, connection: _Connection, event: int) -> None:
-        code = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code or event & (select.EPOLLHUP | select.EPOLLERR):
-            self._fail(connection, OutcomeKind.CONNECT, _text(OSError(code or errno.ECONNREFUSED, "")))
-            return
-        connection.is_connected = True
-        self._send(connection, connection.pending)
+        sock = connection.sock
+        if isinstance(sock, socket.socket):
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code or event & (select.EPOLLHUP | select.EPOLLERR):
+                self._fail(connection, OutcomeKind.CONNECT, _text(OSError(code or errno.ECONNREFUSED, "")))
+                return
+        if self._tls is None or self._has_secured(connection, self._tls):
+            connection.is_connected = True
+            self._send(connection, connection.pending)
+
+    def _has_secured(self, connection: _Connection, tls: ssl.SSLContext) -> bool:
+        """One step of the handshake; whether it was the last."""
+        sock = connection.sock
+        try:
+            if isinstance(sock, socket.socket):
+                connection.sock = sock = TlsSocket(sock, tls, self._host)
+                connection.recv = sock.recv
+            is_done = sock.do_handshake()
+        except OSError as error:
+            self._fail(connection, OutcomeKind.CONNECT, _text(error))
+            return False
+        self._epoll.modify(sock.fileno(), _OUT if is_done or sock.wants_write else _IN)
+        return is_done
 
     def _receive(self, connection: _Connection) -> None:
         try:
-            data = connection.sock.recv(_RECEIVE_BYTES)
+            data = connection.recv(self._receive_bytes)
         except BlockingIOError:
             return
         except OSError as error:
@@ -269,49 +340,67 @@ class WireLoop:
         except ProtocolError as error:
             self._fail(connection, OutcomeKind.PROTOCOL, str(error))
             return
+        if self._is_stream:
+            connection.reads += (now_ns, reader.received)
         if complete:
             self._finish(connection, reader, now_ns)
         elif not data:
             self._fail(connection, OutcomeKind.BROKEN, "connection closed before the end of the answer")
 
     def _finish(self, connection: _Connection, reader: ResponseReader, now_ns: int) -> None:
-        body = reader.body
         kind = kind_of_status(reader.status)
         if kind is not OutcomeKind.OK:
-            self._recorder.errors.add(f"HTTP {reader.status} {body[:120].decode(errors='replace')}")
-        self._record(connection, kind, reader.status, now_ns, body)
+            self._recorder.errors.add(_refusal(reader))
+        self._record(connection, kind, now_ns, reader.status)
+        free_ns, index = self._next_of(connection, now_ns, goes_on=kind is OutcomeKind.OK)
+        if index >= 0 and self._learn is not None:
+            self._learn(connection.index, reader.body)
         if reader.keep_alive and not connection.pending:
             connection.reader = None
             self._idle.append(connection)
         else:
             self._drop(connection)
-        self._operation_ended(now_ns)
+        self._operation_ended(free_ns, index)
 
     def _fail(self, connection: _Connection, kind: OutcomeKind, text: str) -> None:
         now_ns = self._now_ns()
         is_busy = connection.reader is not None
         if is_busy:
             self._recorder.errors.add(text)
-            self._record(connection, kind, 0, now_ns, b"")
+            self._record(connection, kind, now_ns, 0)
         self._drop(connection)
         if is_busy:
             pause_ns = REFUSED_PAUSE_NS if kind is OutcomeKind.CONNECT else 0
-            self._operation_ended(now_ns + pause_ns)
+            self._operation_ended(now_ns + pause_ns, -1)
 
-    def _operation_ended(self, free_ns: int) -> None:
+    def _next_of(self, connection: _Connection, now_ns: int, *, goes_on: bool) -> tuple[int, int]:
+        """When the client of this operation is free, and for which one of its chain."""
+        index = connection.index + 1
+        if goes_on and index % self._part.chain:
+            return now_ns + self._part.think_ns, index
+        return now_ns, -1
+
+    def _operation_ended(self, free_ns: int, next_index: int) -> None:
         self._in_flight -= 1
         if self._part.due_ns is None:
-            heapq.heappush(self._free_clients, free_ns)
+            heapq.heappush(self._free_clients, (free_ns, next_index))
 
-    def _record(
-        self, connection: _Connection, kind: OutcomeKind, status: int, finished_ns: int, body: bytes
-    ) -> None:
-        self._recorder.add_answer(body)
+    def _record(self, connection: _Connection, kind: OutcomeKind, finished_ns: int, status: int) -> None:
+        """The answer goes with it if it is complete (has a status) or, of a stream, as far as it came."""
+        reader = connection.reader
+        assert reader is not None
+        answer, reads = b"", 0
+        if self._is_stream:
+            answer, reads = reader.raw, len(connection.reads) // 2
+            self._recorder.add_reads(array("q", connection.reads).tobytes())
+        elif status:
+            answer = reader.body
+        self._recorder.add_answer(answer)
         self._recorder.add(
             pack_row(
                 connection.index, connection.intended_ns, connection.sent_ns, connection.first_ns,
                 finished_ns, kind, status, int(kind is OutcomeKind.OK),
-                connection.bytes_out - len(connection.pending), len(body), UNCHECKED, UNCHECKED,
+                connection.bytes_out - len(connection.pending), len(answer), UNCHECKED, UNCHECKED, reads,
             )
         )  # fmt: skip
 
@@ -338,7 +427,7 @@ class WireLoop:
         """Operations under way, and open-loop operations due but never sent, are UNFINISHED."""
         for connection in self._connections.values():
             if connection.reader is not None:
-                self._record(connection, OutcomeKind.UNFINISHED, 0, NOT_SEEN, b"")
+                self._record(connection, OutcomeKind.UNFINISHED, NOT_SEEN, 0)
         part = self._part
         if part.due_ns is None:
             return
@@ -353,6 +442,12 @@ class WireLoop:
         for connection in self._connections.values():
             connection.sock.close()
         self._epoll.close()
+
+
+def _refusal(reader: ResponseReader) -> str:
+    """An answer of bad status in one line: what a service says when it refuses is worth reading."""
+    retry = f" (Retry-After: {reader.retry_after})" if reader.retry_after else ""
+    return f"HTTP {reader.status}{retry} {reader.body[:120].decode(errors='replace')}"
 
 
 def kind_of_status(status: int) -> OutcomeKind:

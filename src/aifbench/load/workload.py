@@ -1,14 +1,19 @@
 """What one operation is. A workload has no clock, no statistics and no output.
 
-Two shapes: a blocking `Workload` (any client library, files, SQL), and a `WireWorkload`, whose
-HTTP/1.1 requests the engine's own event loop sends, stamping first and interpreting afterwards.
+Three shapes: a blocking `Workload` (any client library, files, SQL); a `WireWorkload`, whose HTTP/1.1
+requests the engine's own event loop sends, stamping first and interpreting afterwards; and a
+`StreamWorkload`, a wire workload whose answers come piece by piece, each with its own time.
 """
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from aifbench.cluster.endpoint import Endpoint
+
+NOT_SEEN = -1  # an instant that did not happen: no first byte, never finished
 
 
 class OutcomeKind(IntEnum):
@@ -27,6 +32,50 @@ class OutcomeKind(IntEnum):
     HARNESS = 10  # our own code raised
 
 
+class TokenCount(IntEnum):
+    """How the tokens of an answer were counted."""
+
+    NONE = 0
+    USAGE = 1  # the service said
+    CHUNKS = 2  # pieces with content, each taken for one token
+
+
+class Finish(IntEnum):
+    """Why a generated answer ended, in the service's words."""
+
+    NONE = 0
+    STOP = 1
+    LENGTH = 2
+    OTHER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTimes:
+    """When the content of one streamed answer arrived, and how much it was.
+
+    Instants are `time.perf_counter_ns` stamps, NOT_SEEN for what did not happen. `content_ns` has one per
+    piece with content; `answer_ns` is the first one that is not reasoning. `first_tokens` is the number of
+    tokens in the first piece, known or taken to be the mean.
+    """
+
+    content_ns: Sequence[int] = ()
+    answer_ns: int = NOT_SEEN
+    first_tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    counted: TokenCount = TokenCount.NONE
+    finish: Finish = Finish.NONE
+
+    @property
+    def first_ns(self) -> int:
+        return self.content_ns[0] if self.content_ns else NOT_SEEN
+
+    @property
+    def last_ns(self) -> int:
+        return self.content_ns[-1] if self.content_ns else NOT_SEEN
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one operation.
@@ -34,6 +83,7 @@ class Outcome:
     `items` counts the units of work in it (vectors written, rows read); `qualities` are at most two
     values in [0, 1], in the order the stream's plan names them, empty when unchecked. `error` is
     empty for OK. `first_byte_ns` is a `time.perf_counter_ns` stamp, 0 when the client cannot tell.
+    `tokens` is for answers that a blocking client received as a stream.
     """
 
     kind: OutcomeKind = OutcomeKind.OK
@@ -43,6 +93,7 @@ class Outcome:
     bytes_out: int = 0
     bytes_in: int = 0
     first_byte_ns: int = 0
+    tokens: TokenTimes | None = None
 
 
 class Workload(Protocol):
@@ -78,3 +129,38 @@ class WireWorkload(Protocol):
 
     def close(self) -> None:
         """Give back what `open` took; called once, also after a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedAnswer:
+    """A response as it came: `raw` holds all its bytes, `body` those of its body without transfer coding.
+
+    Read number j ended after `read_ends[j]` bytes of `raw`, at `read_ns[j]`. `pieces` are (start in the body,
+    start in `raw`) of the parts that the body was put together from.
+    """
+
+    body: bytes
+    head: bytes
+    pieces: Sequence[tuple[int, int]]
+    read_ends: Sequence[int]
+    read_ns: Sequence[int]
+
+    def arrived_ns(self, ends: Sequence[int]) -> list[int]:
+        """When the first `end` bytes of the body were there, for each of `ends`, which must ascend."""
+        instants, piece = [], 0
+        for end in ends:
+            while piece + 1 < len(self.pieces) and self.pieces[piece + 1][0] < end:
+                piece += 1
+            body_start, raw_start = self.pieces[piece]
+            read = bisect_left(self.read_ends, raw_start + end - body_start)
+            instants.append(self.read_ns[min(read, len(self.read_ns) - 1)])
+        return instants
+
+
+class StreamWorkload(WireWorkload, Protocol):
+    """A wire workload whose answers' pieces are timed. Answers cut short are interpreted too."""
+
+    is_stream: ClassVar[bool]
+
+    def interpret_stream(self, index: int, status: int, answer: StreamedAnswer) -> tuple[Outcome, TokenTimes]:
+        """What an answer means, as `interpret`; and its times. `status` 200..299, the body perhaps a part."""
