@@ -199,14 +199,14 @@ class BadInput(BenchCase):
 class Verification(BenchCase):
     def verify(self, phase: Phase) -> Mapping[str, Any]:
         """As after a phase in which no operation was answered."""
-        return phase.verify(PhaseOutcome(self.dir, phase.plan, 0.0, ""))
+        return phase.verify(PhaseOutcome(self.dir, phase.plan, 0.0, ""), {})
 
     def test_vectors_that_nobody_ingested_are_found(self) -> None:
         phase = self.phases("ingest")["ingest"]
-        self.assertEqual(self.verify(phase)["ingest"][0].verdict, Verdict.VALID)
+        self.assertEqual(self.verify(phase)["ingest"].checks[0].verdict, Verdict.VALID)
         stored = next(iter(self.chroma.collections.values()))
         stored.vectors["1"] = np.zeros(8)
-        (check,) = self.verify(phase)["ingest"]
+        (check,) = self.verify(phase)["ingest"].checks
         self.assertEqual((check.code, check.verdict), ("COUNT", Verdict.INVALID))
         self.assertIn("1 vectors stored, 0 expected", check.message)
 

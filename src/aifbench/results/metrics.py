@@ -38,7 +38,7 @@ def rates(view: View) -> Iterator[Metric]:
 
     def per_second(name: str, unit: str, amounts: NDArray[Any] | None = None, scale: float = 1.0) -> Metric:
         estimate = rate(finished_ns, window.start_ns, window.end_ns, amounts=amounts)
-        return _metric(name, unit, "higher", estimate, 1e9 * scale)
+        return metric_of(name, unit, "higher", estimate, 1e9 * scale)
 
     yield per_second("throughput", "ops/s")
     if facts.items:
@@ -57,29 +57,30 @@ def latencies(view: View) -> Iterator[Metric]:
     """p50, p90, p99, p999, max and mean in milliseconds, as `response_...` or `service_...`."""
     kind, latencies = "response" if view.facts.open_loop else "service", view.latencies
     for suffix, label, q in PERCENTILES:
-        yield _percentile(f"{kind}_{suffix}", label, q, latencies)
+        yield percentile(f"{kind}_{suffix}", label, q, latencies)
     n, largest_ns = len(latencies), latencies.at_ns(1)
     largest = None if largest_ns is None else Estimate(largest_ns, None, None, n)
     average = mean(latencies.in_time_ns)
     for name, estimate in ((f"{kind}_max", largest), (f"{kind}_mean", average)):
-        metric = _metric(name, "ms", "lower", estimate, 1e-6)
-        yield metric if latencies.answered == n else _at_least(metric)
+        metric = metric_of(name, "ms", "lower", estimate, 1e-6)
+        yield metric if latencies.answered == n else at_least(metric)
 
 
-def _percentile(name: str, label: str, q: float, latencies: Latencies) -> Metric:
+def percentile(name: str, label: str, q: float, latencies: Latencies) -> Metric:
+    """In milliseconds, with its interval; without a value when the sample is too small for one."""
     n = len(latencies)
     estimate, ranks = quantile(latencies.ordered_ns, q), quantile_interval_ranks(n, q)
-    metric = _metric(name, "ms", "lower", estimate, 1e-6)
+    metric = metric_of(name, "ms", "lower", estimate, 1e-6)
     if ranks is None:
         return replace(metric, n=n, note=_too_few(n, label, q))
     if quantile_rank(n, q) > latencies.answered:
-        return _at_least(metric)
+        return at_least(metric)
     if ranks[1] > latencies.answered:
         return replace(metric, high=None, note=f"no upper limit: {_WAITED}")
     return metric
 
 
-def _at_least(metric: Metric) -> Metric:
+def at_least(metric: Metric) -> Metric:
     return replace(metric, high=None, note=f">= value: {_WAITED}")
 
 
@@ -91,14 +92,14 @@ def lag(view: View) -> Metric:
     """lag_p99 in milliseconds: how late operations were sent."""
     ordered = np.sort(view.times.lag_ns[view.window.rows])
     estimate = quantile(ordered, 0.99)
-    metric = _metric("lag_p99", "ms", "lower", estimate, 1e-6)
+    metric = metric_of("lag_p99", "ms", "lower", estimate, 1e-6)
     return metric if estimate else replace(metric, n=len(ordered), note=_too_few(len(ordered), "p99", 0.99))
 
 
 def error_share(view: View) -> Metric:
     """Operations of the window that did not succeed, in percent."""
     failed = view.operations - int(np.count_nonzero(view.ok))
-    return _metric("error_share", "%", "lower", proportion(failed, view.operations), 100)
+    return metric_of("error_share", "%", "lower", proportion(failed, view.operations), 100)
 
 
 def qualities(view: View) -> Iterator[Metric]:
@@ -107,7 +108,7 @@ def qualities(view: View) -> Iterator[Metric]:
     for column, quality in enumerate(view.facts.qualities):
         checked = answers[:, column]
         estimate = mean_of_shares(checked[~np.isnan(checked)])
-        metric = _metric(quality.name, "", "higher", estimate)
+        metric = metric_of(quality.name, "", "higher", estimate)
         yield metric if estimate else replace(metric, note="no answer was checked")
 
 
@@ -127,7 +128,7 @@ def cpu_share(reports: Sequence[WorkerReport]) -> float | None:
     return max((report.cpu_s / report.wall_s for report in reports if report.wall_s > 0), default=None)
 
 
-def _metric(name: str, unit: str, direction: str, estimate: Estimate | None, scale: float = 1.0) -> Metric:
+def metric_of(name: str, unit: str, direction: str, estimate: Estimate | None, scale: float = 1.0) -> Metric:
     if estimate is None:
         return Metric(name, None, unit, direction, note="nothing was measured")
     low, high = (None if edge is None else edge * scale for edge in (estimate.low, estimate.high))

@@ -30,6 +30,13 @@ def worst(verdicts: "list[Verdict]") -> Verdict:
     return max(verdicts, key=_ORDER.index, default=Verdict.VALID)
 
 
+class Role(Enum):
+    """What a measurement is for."""
+
+    MEASURE = "measure"
+    PROBE = "probe"  # one step of a search: meant to fail sometimes, and no part of the run's verdict
+
+
 class RunState(Enum):
     """RUNNING as stored may read INTERRUPTED when its owner is gone: see store."""
 
@@ -95,6 +102,7 @@ class Measurement:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     samples_file: str = ""
     started_utc: str = ""
+    role: Role = Role.MEASURE
 
     @property
     def verdict(self) -> Verdict:
@@ -128,10 +136,11 @@ class RunRecord:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all measurements; INVALID when the run is not COMPLETE or measured nothing."""
-        if self.state is not RunState.COMPLETE or not self.measurements:
+        """The worst of all but probes; INVALID when the run is not COMPLETE or measured nothing."""
+        counted = [m.verdict for m in self.measurements if m.role is Role.MEASURE]
+        if self.state is not RunState.COMPLETE or not counted:
             return Verdict.INVALID
-        return worst([m.verdict for m in self.measurements])
+        return worst(counted)
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self, dict_factory=_plain)

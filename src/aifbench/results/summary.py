@@ -16,6 +16,7 @@ from aifbench.load.workload import OutcomeKind
 from aifbench.results import metrics
 from aifbench.results.record import Measurement, Metric
 from aifbench.results.series import quantile_curve, time_series
+from aifbench.results.token_metrics import token_metrics
 from aifbench.results.validity import Answers, Seen, check
 from aifbench.results.window import StreamFacts, View
 from aifbench.stats.intervals import quantile_rank
@@ -47,6 +48,7 @@ def summarise(samples: Samples, facts: StreamFacts, reports: Sequence[WorkerRepo
         series_step_s=step_s,
         latency_quantiles=quantile_curve(view.latencies),
         parameters=facts.parameters,
+        role=facts.role,
         samples_file=facts.samples_file,
         started_utc=facts.started_utc,
     )
@@ -59,6 +61,7 @@ def _metrics(view: View, reports: Sequence[WorkerReport]) -> tuple[Metric, ...]:
         *([metrics.lag(view)] if view.facts.open_loop else []),
         metrics.error_share(view),
         *metrics.qualities(view),
+        *token_metrics(view),
         *metrics.client(reports),
     )
 

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.load.plan import Quality
-from aifbench.load.samples import NOT_SEEN, Int64, Samples
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.samples import Int64, Samples
+from aifbench.load.workload import NOT_SEEN, OutcomeKind
+from aifbench.results.record import Role
+from aifbench.results.slo import Slo
 from aifbench.stats.intervals import quantile_rank
 from aifbench.stats.steady import settle
 
@@ -51,6 +53,8 @@ class StreamFacts:
     workers: int = 1
     parameters: Mapping[str, Any] = field(default_factory=dict)
     is_stationary: bool = True
+    slo: Slo | None = None
+    role: Role = Role.MEASURE
     samples_file: str = ""
     started_utc: str = ""
 
@@ -185,8 +189,11 @@ def _window_of(samples: Samples, facts: StreamFacts, times: Times) -> Window:
 
 def _latencies_of(times: Times, window: Window) -> Latencies:
     chosen = times.has_latency[window.rows]
-    in_time_ns = times.latency_ns[window.rows][chosen]
-    waited = times.waited[window.rows][chosen]
+    return latencies_of(times.latency_ns[window.rows][chosen], times.waited[window.rows][chosen])
+
+
+def latencies_of(in_time_ns: Int64, waited: Bools) -> Latencies:
+    """Latencies in time order, of which those that `waited` are lower bounds."""
     answered_ns, waits_ns = np.sort(in_time_ns[~waited]), np.sort(in_time_ns[waited])
     ordered_ns = np.concatenate([answered_ns, np.maximum(waits_ns, answered_ns.max(initial=0))])
     return Latencies(in_time_ns, ordered_ns, len(answered_ns))
