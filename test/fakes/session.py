@@ -14,6 +14,8 @@ from aifbench.load.progress import LoadStatus, Progress
 from aifbench.options import Option, nearest, resolve_options
 from aifbench.results.query import RunSummary, matcher, sort_key
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
+from aifbench.servers.attached import ATTACH_OPTIONS
+from aifbench.servers.instance import ATTACHED
 from aifbench.servers.status import ServiceStatus, Stage
 from aifbench.units import parse_count, parse_duration_s, parse_rate_per_s
 
@@ -85,6 +87,21 @@ class FakeSession:
         name = values["name"] or kind
         self._enter("start", kind, values)
         self.services[name] = self._status(name, Stage.QUEUED, kind=kind)
+        return self.services[name]
+
+    def attachable_kinds(self) -> list[str]:
+        return ["postgres"]
+
+    def attach_options(self, _kind: str) -> tuple[Option, ...]:
+        return ATTACH_OPTIONS
+
+    def attach(self, kind: str, url: str, given: Mapping[str, Any]) -> ServiceStatus:
+        values = resolve_options(ATTACH_OPTIONS, given)
+        self._enter("attach", kind, url, values)
+        name = values["name"] or kind
+        status = self._status(name, Stage.READY, kind=kind)
+        job = JobInfo("", JobState.RUNNING, source=ATTACHED)
+        self.services[name] = replace(status, job=job, detail="16.2, no authentication")
         return self.services[name]
 
     def dry_run(self, kind: str, given: Mapping[str, Any]) -> str:
@@ -186,7 +203,8 @@ class FakeSession:
     def become(self, name: str, stage: Stage, **changes: Any) -> None:
         """Another shell, the scheduler or time has changed a service."""
         old = self.services[name]
-        self.services[name] = replace(self._status(name, stage, kind=old.kind), **changes)
+        job = {"job": old.job} if old.job.source == ATTACHED else {}
+        self.services[name] = replace(self._status(name, stage, kind=old.kind), **job, **changes)
 
     def called(self, operation: str) -> list[tuple[Any, ...]]:
         return [call[1:] for call in self.calls if call[0] == operation]
