@@ -14,13 +14,14 @@ from aifbench.clock import Clock, SystemClock
 from aifbench.cluster.jobs import Scheduler
 from aifbench.cluster.tracker import REST_AGE_S, JobTracker
 from aifbench.config import Config, load_config
-from aifbench.errors import BenchError, ConfigError, UnknownRun, UnknownService
+from aifbench.errors import BenchError, ConfigError, ServiceError, UnknownRun, UnknownService, UsageError
 from aifbench.load.progress import Progress
 from aifbench.options import Option, nearest
 from aifbench.results.store import RunStore, RunSummary
+from aifbench.servers.attached import ATTACH_OPTIONS, attach
 from aifbench.servers.base import SlurmServer
 from aifbench.servers.instance import Instance, InstanceStore
-from aifbench.servers.options import LOAD_OPTIONS, START_OPTIONS
+from aifbench.servers.options import LOAD_OPTIONS, START_OPTIONS, with_own
 from aifbench.servers.registry import kinds, server_class
 from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus
@@ -28,6 +29,7 @@ from aifbench.servers.status import ServiceStatus
 if TYPE_CHECKING:
     from aifbench.doctor import Finding
     from aifbench.results.record import RunRecord
+    from aifbench.servers.calibrate import Calibration
 
 QUICKSTART_WAIT_S = 120.0
 
@@ -59,6 +61,7 @@ class Session:
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.config = config or load_config(environ)
+        self._environ = environ
         clock = clock or SystemClock()
         scheduler = scheduler or choose_scheduler(self.config, clock)
         self._site = Site(
@@ -91,7 +94,7 @@ class Session:
         return server_class(kind).benches
 
     def bench_options(self, kind: str) -> tuple[Option, ...]:
-        return (*LOAD_OPTIONS, *server_class(kind).bench_options)
+        return with_own(LOAD_OPTIONS, server_class(kind).bench_options)
 
     def instances(self) -> list[str]:
         """Names of this scheduler's services whose end has not been seen; no scheduler call."""
@@ -118,6 +121,24 @@ class Session:
         status = server_class(kind).start(self._site, given).status(max_age_s=0)
         message = self._site.scheduler.last_message.replace("\n", "; ")
         return replace(status, detail="; ".join(filter(None, (status.detail, message))))
+
+    def attachable_kinds(self) -> list[str]:
+        return [kind for kind in kinds() if server_class(kind).attachable]
+
+    def attach_options(self, kind: str) -> tuple[Option, ...]:
+        return (*ATTACH_OPTIONS, *server_class(kind).attach_options)
+
+    def attach(self, kind: str, url: str, given: Mapping[str, Any]) -> ServiceStatus:
+        """Use a service that somebody else started, by its address; it is READY when this returns.
+
+        Raises UsageError for an address, name or key that cannot be used, ServiceError for a service that
+        cannot.
+        """
+        server = server_class(kind)
+        if not server.attachable:
+            valid = ", ".join(self.attachable_kinds()) or "none yet"
+            raise UsageError(f"{kind} cannot be attached", hint=f"kinds that can: {valid}")
+        return attach(server, self._site, url, given, self._environ).status()
 
     def dry_run(self, kind: str, given: Mapping[str, Any]) -> str:
         """What `start` would run: environment, script and command, as text."""
@@ -154,14 +175,14 @@ class Session:
         return self.server(name).check(wait_s=wait_s, progress=progress)
 
     def logs(self, name: str, *, lines: int = 50) -> list[str]:
-        return self.server(name).log_lines(lines)
+        return self._with_log(name).log_lines(lines)
 
     def follow(self, name: str) -> Iterator[str]:
         """The log's lines as they come, until the service's job has ended."""
-        return self.server(name).follow_log()
+        return self._with_log(name).follow_log()
 
     def stop(self, names: Sequence[str]) -> list[ServiceStatus]:
-        """Stop these services, or `all`; returns when their jobs have ended.
+        """Stop these services, or `all`; returns when their jobs have ended. Attached ones are forgotten.
 
         One that cannot be stopped does not keep the others; its error is raised at the end.
         """
@@ -188,6 +209,14 @@ class Session:
         recipe = resolve_bench(type(server), bench, given)
         return BenchRun(self._site, server, recipe, progress).run()
 
+    def calibrate(self, given: Mapping[str, Any], progress: Progress) -> "Calibration":
+        """What this machine's load client adds to the times it reports; see servers.calibrate."""
+        from aifbench.servers.calibrate import calibrate
+
+        if self.scheduler_kind != "local" and not self._site.inside_allocation:
+            progress.note("this is about the machine you are on; load for services is made on compute nodes")
+        return calibrate(given, progress)
+
     def runs(
         self, *, filters: Sequence[str] = (), sort: str = "created", limit: int | None = None
     ) -> Sequence[RunSummary]:
@@ -209,14 +238,23 @@ class Session:
         return markdown.run_markdown(record) if full else tables.run_text(record)
 
     def report(self, ref: str) -> Path:
-        """Write report.html and report.md into the run's directory; the path of the former."""
+        """Write report.html, report.md, metrics.csv and metrics.json into the run's directory; the path of
+        the first.
+        """
         from aifbench.report import html, markdown
+        from aifbench.results import export
 
         record, directory = self.run(ref), self.run_directory(ref)
         path = directory / "report.html"
+        texts = {
+            path: html.run_html(record),
+            directory / "report.md": markdown.run_markdown(record),
+            directory / "metrics.csv": export.metrics_csv(record),
+            directory / "metrics.json": export.metrics_json(record),
+        }
         try:
-            path.write_text(html.run_html(record), encoding="utf-8")
-            (directory / "report.md").write_text(markdown.run_markdown(record), encoding="utf-8")
+            for target, text in texts.items():
+                target.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error
         return path
@@ -228,6 +266,7 @@ class Session:
         run_id = self._resolve_run(ref)
         self.report(run_id)
         secrets = [path for path in self.config.services_dir.glob("*/secret") if path.is_file()]
+        secrets += self._attached_key_files()
         target = out or self.config.results_dir / f"{run_id}.zip"
         return save_zip(self._site.runs.path(run_id), target, secrets)
 
@@ -264,7 +303,19 @@ class Session:
         return next(name for name in names if name not in taken)
 
     def _is_here(self, instance: Instance) -> bool:
-        return instance.scheduler in ("", self._site.scheduler.kind)
+        return instance.is_attached or instance.scheduler in ("", self._site.scheduler.kind)
+
+    def _with_log(self, name: str) -> SlurmServer:
+        server = self.server(name)
+        if server.instance.is_attached:
+            raise ServiceError(f"{name} was attached: its log is with whoever started it")
+        return server
+
+    def _attached_key_files(self) -> list[Path]:
+        """Files of the user's that hold the keys of attached services."""
+        attached = (found for found in self._site.instances.all() if found.is_attached)
+        files = {Path(str(found.endpoint.get("secret_file") or "")) for found in attached}
+        return [path for path in sorted(files) if path.is_file() and os.access(path, os.R_OK)]
 
     def _resolve_run(self, ref: str) -> str:
         try:

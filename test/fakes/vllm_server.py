@@ -1,8 +1,8 @@
 """A stand-in for the `vllm` program: `serve` with its options, the log of a start, and a few answers.
 
-It asks for the key of VLLM_API_KEY under /v1, as vLLM does. `FAKE_VLLM_DIR` names a directory: every process appends
-its arguments and environment to `starts` as a JSON line. Headless processes sleep until they are ended; where the
-directory holds a file `rank-N-dies`, that rank ends at once with the status in it.
+It asks for the key of VLLM_API_KEY under /v1, as vLLM does. `FAKE_VLLM_DIR` names a directory: every process
+appends its arguments and environment to `starts` as a JSON line. Headless processes sleep until they are
+ended; where the directory holds a file `rank-N-dies`, that rank ends at once with the status in it.
 """
 
 import http.server

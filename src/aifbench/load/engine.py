@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from aifbench.errors import WorkloadError
+from aifbench.load.arrivals import from_json
 from aifbench.load.assignment import Assignment, StopFlag, assign
 from aifbench.load.call_loop import CallLoop
 from aifbench.load.clocksync import Offset
 from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
+from aifbench.load.program_loop import ProgramLoop, ProgramPart
 from aifbench.load.recorder import Recorder, count_rows, save_tokens
 from aifbench.load.rendezvous import rows_name
 from aifbench.load.tls import client_context
@@ -103,6 +105,7 @@ class Engine:
             loop.run()
         finally:
             cpu_s = max(0.0, time.process_time() - cpu_s - loop.idle_ns / 1e9)
+            cpu_s += loop.cpu_s if isinstance(loop, ProgramLoop) else 0.0
             wall_ns = max(0, time.perf_counter_ns() - max(wall_ns, start_ns))
             step_ns = time.time_ns() - time.perf_counter_ns() - step_ns
             gc.enable()
@@ -129,12 +132,30 @@ class Engine:
             errors=recorder.errors.counts,
             interpreted=interpreted,
             limited_by=loop.limited_by,
-            failure=recorder.failure,
+            failure=recorder.failure or (loop.failure if isinstance(loop, ProgramLoop) else ""),
             overloaded=loop.overloaded,
             notes=self._workload.notes() if hasattr(self._workload, "notes") else {},
         )
 
-    def _loop(self, recorder: Recorder) -> WireLoop | CallLoop:
+    def _program_part(self) -> ProgramPart:
+        plan, stream, part = self._plan, self._stream, self._part
+        arrivals = from_json(stream.arrivals)
+        duration_s = None if plan.measure_s is None else plan.warmup_s + plan.measure_s
+        rate_per_s = None if duration_s is None else arrivals.mean_rate_per_s(duration_s)
+        return ProgramPart(
+            directory=self._directory / f"{self._name}.program",
+            worker=self._worker,
+            workers=stream.workers,
+            clients=part.clients,
+            rate_per_s=None if rate_per_s is None else rate_per_s / stream.workers,
+            duration_s=duration_s,
+            operations=stream.limit,
+            seed=plan.seed + self._worker,
+        )
+
+    def _loop(self, recorder: Recorder) -> WireLoop | CallLoop | ProgramLoop:
+        if getattr(self._workload, "is_program", False):
+            return ProgramLoop(self._workload, recorder, self._part, self._program_part())
         if not self._speaks_http:
             return CallLoop(self._workload, recorder, self._part)
         loop = WireLoop(

@@ -1,6 +1,6 @@
 """What kept answers mean: read once the load is over, row by row, and corrected in the recorder's files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from aifbench.load.recorder import (
 from aifbench.load.tokens import Tokens
 from aifbench.load.workload import Outcome, OutcomeKind, StreamedAnswer, TokenTimes
 
-# Beyond this many answers a worker interprets an evenly spread part; the rest count as unchecked.
+# Beyond this many answers a worker interprets an evenly spread part; the rest count as unchecked. Streams are
+# all read: the sums of their tokens are results.
 MAX_INTERPRETED = 200_000
 
 _TORN = "the chunks of an answer do not add up"
@@ -33,12 +34,12 @@ def interpret(
 ) -> int:
     """Read kept answers; correct outcomes, items and qualities, and keep the token times of streams.
 
-    How many were read: all of good status, and of streams those cut short too; of more than `limit` an
-    evenly spread part. The answers are removed.
+    How many were read: those of good status, of more than `limit` an evenly spread part; and all streams,
+    those cut short too. The answers are removed.
     """
     whole = read_rows(rows_path(directory, name))
     if len(whole) > 1 and getattr(workload, "is_stream", False):
-        read = _interpret_streams(directory, name, workload, whole, errors, limit)
+        read = _interpret_streams(directory, name, workload, whole, errors)
     else:
         read = _interpret_answers(directory, name, workload, whole[1:], errors, limit)
     path = rows_path(directory, name)
@@ -65,35 +66,34 @@ def _interpret_answers(
     return len(chosen)
 
 
-def _interpret_streams(
-    directory: Path, name: str, workload: Any, whole: Rows, errors: ErrorTally, limit: int
-) -> int:
-    """Rows, answers and reads are in the same order, so one pass over the files is enough."""
-    rows = whole[1:]
-    chosen = set(_spread(np.flatnonzero(rows["bytes_in"] > 0), limit))
-    times = []
+def _interpret_streams(directory: Path, name: str, workload: Any, whole: Rows, errors: ErrorTally) -> int:
+    times = _read_streams(directory, name, workload, whole[1:], errors)
+    save_tokens(directory, name, Tokens.of(times, int(whole["intended_ns"][0])))
+    return int(np.count_nonzero(whole["bytes_in"][1:]))
+
+
+def _read_streams(
+    directory: Path, name: str, workload: Any, rows: Rows, errors: ErrorTally
+) -> Iterator[TokenTimes]:
+    """Of each row. Rows, answers and reads are in the same order, so one pass over the files is enough."""
     with (
         answers_path(directory, name).open("rb") as answers,
         reads_path(directory, name).open("rb") as stamps,
     ):
-        for number, row in enumerate(rows):
+        for row in rows:
             raw = answers.read(int(row["bytes_in"]))
             reads = np.frombuffer(stamps.read(int(row["reads"]) * READ.itemsize), READ)
-            time = TokenTimes()
-            if number in chosen:
-                outcome, time = _read_stream(workload, row, raw, reads)
-                if row["outcome"] == OutcomeKind.OK:
-                    _correct(row, outcome, errors)
-            times.append(time)
-    save_tokens(directory, name, Tokens.of(times, int(whole["intended_ns"][0])))
-    return len(chosen)
+            outcome, times = _read_stream(workload, row, raw, reads)
+            if row["outcome"] == OutcomeKind.OK:
+                _correct(row, outcome, errors)
+            yield times
 
 
 def _read_stream(workload: Any, row: Any, raw: bytes, reads: Rows) -> tuple[Outcome, TokenTimes]:
     """What one stream means, cut or not. One that was never whole keeps the outcome it has."""
     try:
         head, body, pieces, is_complete = split_response(raw)
-        if not pieces or not head[9:12].startswith(b"2"):
+        if not head[9:12].startswith(b"2"):
             return Outcome(OutcomeKind(int(row["outcome"])), 0), TokenTimes()
         if row["outcome"] == OutcomeKind.OK and not is_complete:
             return Outcome(OutcomeKind.PROTOCOL, 0, error=_TORN), TokenTimes()

@@ -56,12 +56,12 @@ class ErrorTally:
         self.counts: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, count: int = 1) -> None:
         key = " ".join(text.split())[:200]
         with self._lock:
             if key not in self.counts and len(self.counts) >= MAX_ERROR_TEXTS:
                 key = OTHER_ERRORS
-            self.counts[key] = self.counts.get(key, 0) + 1
+            self.counts[key] = self.counts.get(key, 0) + count
 
 
 class Recorder:

@@ -4,8 +4,9 @@ Instants are int64 nanoseconds since the phase's common start, NOT_SEEN where th
 pieces with content are pooled: an operation's are `gaps_ms[gap_first : gap_first + gap_count]`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ Int64 = NDArray[np.int64]
 UInt32 = NDArray[np.uint32]
 
 _PREFIX = "tokens_"
+# A stamp is 40 bytes as a number of Python and 4 as a gap: so columns are made of this many at a time.
+_BLOCK = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,17 @@ class Tokens:
         return len(self.first_ns)
 
     @classmethod
-    def of(cls, times: Sequence[TokenTimes], origin_ns: int) -> "Tokens":
-        """Columns of these answers; `origin_ns` is the common start by the clock of their stamps."""
+    def of(cls, times: Iterable[TokenTimes], origin_ns: int) -> "Tokens":
+        """Columns of these answers; `origin_ns` is the common start by the clock of their stamps.
+
+        Takes `times` one by one and keeps none of them, so they may be more than fit into memory.
+        """
+        return cls.concatenate([cls._of_block(block, origin_ns) for block in _blocks(times)])
+
+    @classmethod
+    def _of_block(cls, times: Sequence[TokenTimes], origin_ns: int) -> "Tokens":
         counts = np.array([len(t.content_ns) for t in times], np.int64)
-        stamps = np.array([ns for t in times for ns in t.content_ns], np.int64)
+        stamps = np.fromiter(chain.from_iterable(t.content_ns for t in times), np.int64)
         ends = np.cumsum(counts)
         # The differences of all stamps in a row, less those from one answer to the next.
         steps = np.diff(stamps) / 1e6
@@ -110,6 +120,19 @@ class Tokens:
         if _PREFIX + "first_ns" not in arrays:
             return None
         return cls(**{field.name: arrays[_PREFIX + field.name] for field in fields(cls)})
+
+
+def _blocks(times: Iterable[TokenTimes]) -> Iterator[list[TokenTimes]]:
+    """One at least, the last perhaps empty."""
+    block: list[TokenTimes] = []
+    size = 0
+    for time in times:
+        block.append(time)
+        size += 1 + len(time.content_ns)
+        if size >= _BLOCK:
+            yield block
+            block, size = [], 0
+    yield block
 
 
 _ROWS = tuple(field.name for field in fields(Tokens) if field.name != "gaps_ms")

@@ -83,7 +83,7 @@ class WireLoop:
 
     With `is_stream` the answers recorded are whole responses as they came, cut ones too, and so are their
     reads. `learn(index, body)` is told every answer that another operation of its chain builds on, at once:
-    the only reading that is done during the load.
+    the only reading that is done during the load. What it returns False for ends its chain.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class WireLoop:
         assignment: Assignment,
         *,
         is_stream: bool = False,
-        learn: Callable[[int, bytes], None] | None = None,
+        learn: Callable[[int, bytes], bool] | None = None,
         tls: ssl.SSLContext | None = None,
         max_connections: int = MAX_CONNECTIONS,
         now_ns: Callable[[], int] = time.perf_counter_ns,
@@ -353,8 +353,8 @@ class WireLoop:
             self._recorder.errors.add(_refusal(reader))
         self._record(connection, kind, now_ns, reader.status)
         free_ns, index = self._next_of(connection, now_ns, goes_on=kind is OutcomeKind.OK)
-        if index >= 0 and self._learn is not None:
-            self._learn(connection.index, reader.body)
+        if index >= 0 and self._learn is not None and not self._learn(connection.index, reader.body):
+            free_ns, index = now_ns, -1
         if reader.keep_alive and not connection.pending:
             connection.reader = None
             self._idle.append(connection)

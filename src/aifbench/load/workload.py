@@ -5,7 +5,6 @@ requests the engine's own event loop sends, stamping first and interpreting afte
 `StreamWorkload`, a wire workload whose answers come piece by piece, each with its own time.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -147,13 +146,17 @@ class StreamedAnswer:
 
     def arrived_ns(self, ends: Sequence[int]) -> list[int]:
         """When the first `end` bytes of the body were there, for each of `ends`, which must ascend."""
-        instants, piece = [], 0
+        instants, piece, read = [], 0, 0
+        pieces, read_ends, read_ns = self.pieces, self.read_ends, self.read_ns
+        last_piece, last_read = len(pieces) - 1, len(read_ns) - 1
         for end in ends:
-            while piece + 1 < len(self.pieces) and self.pieces[piece + 1][0] < end:
+            while piece < last_piece and pieces[piece + 1][0] < end:
                 piece += 1
-            body_start, raw_start = self.pieces[piece]
-            read = bisect_left(self.read_ends, raw_start + end - body_start)
-            instants.append(self.read_ns[min(read, len(self.read_ns) - 1)])
+            body_start, raw_start = pieces[piece]
+            place = raw_start + end - body_start
+            while read < last_read and read_ends[read] < place:
+                read += 1
+            instants.append(read_ns[read])
         return instants
 
 

@@ -6,11 +6,12 @@ from cmd2 import Completions, Statement, with_argparser
 
 from aifbench.errors import UnknownService
 from aifbench.options import nearest
-from aifbench.repl import completion
+from aifbench.repl import completion, wording
 from aifbench.repl.exit_codes import INVALID_RUN
 from aifbench.repl.parsers import Parser, add_options, given, parse, wants_help
 from aifbench.repl.topic import Topic, on_interrupt
 from aifbench.results.record import RunRecord, Verdict
+from aifbench.servers.options import CALIBRATE_OPTIONS
 
 
 def _quickstart_parser() -> Parser:
@@ -18,6 +19,16 @@ def _quickstart_parser() -> Parser:
         "The whole path in three minutes: deploy a service, measure it, stop it, keep and show the results.",
         "quickstart",
     )
+
+
+def _calibrate_parser() -> Parser:
+    parser = Parser(
+        "Load a built-in server of exactly known timing, on this machine, and tell what the load client adds "
+        "to the times it reports. No service is needed.",
+        "calibrate --clients 256 --itl 5ms",
+    )
+    add_options(parser, CALIBRATE_OPTIONS)
+    return parser
 
 
 class Benchmarks(Topic):
@@ -46,6 +57,17 @@ class Benchmarks(Topic):
         else:
             parser = self._first_word_parser()
         return self._cmd.complete_with(parser, text, line, begidx, endidx, words)
+
+    @with_argparser(_calibrate_parser)
+    def do_calibrate(self, args: Namespace) -> None:
+        """Tell how exact this machine's load client is, against a server of known timing."""
+        values = given(args, CALIBRATE_OPTIONS)
+        with on_interrupt("nothing is left behind"), self.progress() as progress:
+            found = self.session.calibrate(values, progress)
+        self._cmd.last_result = found
+        self._cmd.poutput(wording.calibration_text(found))
+        if not found.is_exact:
+            self._cmd.fail(found.verdict)
 
     @with_argparser(_quickstart_parser)
     def do_quickstart(self, _args: Namespace) -> None:

@@ -45,7 +45,8 @@ class Parser(Cmd2ArgumentParser):
         """Before argparse takes the value of a misspelt option for something else."""
         for word in takewhile(lambda word: word != "--", words):
             name = word.partition("=")[0]
-            if name.startswith("--") and name not in self._option_string_actions:
+            # A word with a blank is a value, as argparse has it: --engine-args '--max-num-seqs 64'.
+            if name.startswith("--") and " " not in word and name not in self._option_string_actions:
                 raise self._unknown(name)
 
     def _unknown(self, word: str) -> UsageError:

@@ -1,8 +1,9 @@
 """Commands that deploy services and look after them."""
 
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
-from cmd2 import Completions, Statement, with_argparser
+from cmd2 import Choices, Completions, Statement, with_argparser
 
 from aifbench.errors import UsageError
 from aifbench.options import nearest
@@ -10,6 +11,9 @@ from aifbench.repl import completion, wording
 from aifbench.repl.parsers import Parser, add_options, given, parse, wants_help
 from aifbench.repl.topic import Topic, on_interrupt
 from aifbench.units import parse_count, parse_duration_s
+
+if TYPE_CHECKING:
+    from aifbench.repl.shell import Shell
 
 DEFAULT_WAIT = "10m"
 
@@ -49,7 +53,10 @@ def _logs_parser() -> Parser:
 
 
 def _stop_parser() -> Parser:
-    parser = Parser("End services: their jobs, and all they started. Results stay.", "stop chroma")
+    parser = Parser(
+        "End services: their jobs, and all they started; attached ones are only forgotten. Results stay.",
+        "stop chroma",
+    )
     parser.add_argument(
         "names",
         nargs="*",
@@ -58,6 +65,10 @@ def _stop_parser() -> Parser:
         choices_provider=completion.instances_or_all,
     )
     return parser
+
+
+def _attachable_kinds(shell: "Shell") -> Choices:
+    return Choices.from_values(shell.session.attachable_kinds(), is_sorted=True)
 
 
 class Services(Topic):
@@ -115,6 +126,58 @@ class Services(Topic):
         )
         listed = "; ".join(f"{kind}: {self.session.describe(kind)}" for kind in kinds)
         parser.add_argument("kind", metavar="SERVICE", help=listed, choices_provider=completion.kinds)
+        return parser
+
+    def do_attach(self, statement: Statement) -> None:
+        """Use a service that somebody else started."""
+        words = statement.argv[1:]
+        if not words or words[0].startswith("-"):
+            if not wants_help(words):
+                raise UsageError("attach: no kind of service given", hint="such as `attach vllm URL`")
+            self._any_attach_parser().print_help(self._cmd.stdout)
+            return
+        kind = words[0]
+        if kind not in (kinds := self.session.attachable_kinds()):
+            raise UsageError(
+                f"attach: {kind!r} cannot be attached" + nearest(kind, kinds),
+                hint=f"valid: {', '.join(kinds) or 'none yet'}",
+            )
+        arguments = parse(self._cmd, self._attach_parser(kind), words[1:])
+        values = given(arguments, self.session.attach_options(kind))
+        status = self.session.attach(kind, arguments.url, values)
+        self._cmd.has_shown([status])
+        self._cmd.last_result = status
+        self._cmd.poutput(wording.attached_text(status))
+        self._cmd.poutput(f"  next: bench {status.name}")
+
+    def complete_attach(self, text: str, line: str, begidx: int, endidx: int) -> Completions:
+        words = self._cmd.tokens_for_completion(line, begidx, endidx)[0][1:]
+        if len(words) > 1 and words[0] in self.session.attachable_kinds():
+            parser, words = self._attach_parser(words[0]), words[1:]
+        else:
+            parser = self._any_attach_parser()
+        return self._cmd.complete_with(parser, text, line, begidx, endidx, words)
+
+    def _attach_parser(self, kind: str) -> Parser:
+        parser = Parser(
+            f"Use a {kind} that somebody else started. It is benchmarked, and never stopped.",
+            f"attach {kind} https://host/some/prefix --key-file ~/.keys/host",
+            f"attach {kind}",
+        )
+        parser.add_argument("url", metavar="URL", help="its address, http or https")
+        add_options(parser, self.session.attach_options(kind))
+        return parser
+
+    def _any_attach_parser(self) -> Parser:
+        parser = Parser(
+            "Use a service that somebody else started, by its address; see `help attach SERVICE`.",
+            "attach vllm http://node7:8000 --name theirs",
+            "attach",
+        )
+        listed = ", ".join(self.session.attachable_kinds()) or "none yet"
+        parser.add_argument(
+            "kind", metavar="SERVICE", help=f"kind: {listed}", choices_provider=_attachable_kinds
+        )
         return parser
 
     @with_argparser(_check_parser)

@@ -4,7 +4,8 @@ import errno
 import os
 import traceback
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,7 +35,6 @@ TOPICS = (Services, Benchmarks, Results, System)
 _HIDDEN = ("alias", "edit", "exit", "macro", "run_pyscript", "shell", "shortcuts")
 _SETTABLES = ("allow_style", "echo", "errexit", "timing")
 _KEEP = ("", "k", "keep")
-_STOP = ("s", "stop")
 _INTRO = f"aifbench {__version__} · `help` lists the commands · `quickstart` goes the whole way once"
 
 
@@ -244,10 +244,10 @@ class Shell(cmd2.Cmd):
     @with_argparser(_quit_parser)
     def do_quit(self, _args: Namespace) -> bool:
         """Leave; services go on running unless you say otherwise."""
-        alive = self._alive() if self.is_interactive else {}
-        if alive and self._wants_stop(alive):
-            self.session.stop([*alive])
-            self.poutput("stopped")
+        alive = self._alive() if self.is_interactive else []
+        if alive and self._wants_end(alive):
+            self.session.stop([one.name for one in alive])
+            self.poutput("detached" if all(one.is_attached for one in alive) else "stopped")
         return True
 
     do_exit = do_quit
@@ -258,36 +258,52 @@ class Shell(cmd2.Cmd):
             self.poutput()
         return self.do_quit("")
 
-    def _wants_stop(self, alive: Mapping[str, str]) -> bool:
+    def _wants_end(self, alive: "Sequence[_Alive]") -> bool:
         """Ask; keeping is the default, and what the end of input means."""
-        for line in alive.values():
-            self.poutput(f"  {line}")
-        question = f"{_count(alive)} still running: [k]eep or stop? "
+        for one in alive:
+            self.poutput(f"  {one.line}")
+        only_attached = all(one.is_attached for one in alive)
+        end, state = ("detach", "attached") if only_attached else ("stop", "still running")
+        question = f"{_count(alive)} {state}: [k]eep or {end}? "
         try:
             with on_interrupt("not leaving"):
-                while (answer := self.read_input(question).strip().lower()) not in (*_KEEP, *_STOP):
-                    self.poutput("type keep or stop")
+                while (answer := self.read_input(question).strip().lower()) not in (*_KEEP, end, end[0]):
+                    self.poutput(f"type keep or {end}")
         except EOFError:
             answer = ""
         if answer in _KEEP:
             self.poutput("kept; the next `aifbench` finds them again")
-        return answer in _STOP
+        return answer not in _KEEP
 
     def _tell_left_running(self) -> None:
-        alive = self._alive()
-        for line in alive.values():
-            self.perror(f"left running: {line}", style=None)
+        """What was only attached is not ours to run."""
+        alive = [one for one in self._alive() if not one.is_attached]
+        for one in alive:
+            self.perror(f"left running: {one.line}", style=None)
         if alive:
             self.perror("  `aifbench status` finds them again, `aifbench stop all` ends them", style=None)
 
-    def _alive(self) -> dict[str, str]:
-        """A line about each service that lives, by name. Leaving must work without a scheduler too."""
+    def _alive(self) -> "list[_Alive]":
+        """The services that live. Leaving must work without a scheduler too."""
         names = self.session.instances()
         try:
             statuses = self.session.status() if names else []
         except SchedulerError as error:
-            return {name: f"{name}  {error.message}" for name in names}
-        return {status.name: wording.status_line(status) for status in statuses if status.is_alive}
+            return [_Alive(name, f"{name}  {error.message}") for name in names]
+        return [
+            _Alive(status.name, wording.status_line(status), wording.is_attached(status))
+            for status in statuses
+            if status.is_alive
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Alive:
+    """A living service, and a line about it."""
+
+    name: str
+    line: str
+    is_attached: bool = False
 
 
 def _has_command(line: str) -> bool:

@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from aifbench.servers.instance import ATTACHED
 from aifbench.servers.status import ServiceStatus, Stage
-from aifbench.units import format_duration, format_size
+from aifbench.units import format_duration, format_number, format_size
 
 if TYPE_CHECKING:
     from aifbench.doctor import Finding
     from aifbench.results.query import RunSummary
+    from aifbench.servers.calibrate import Calibration
 
 
 def clock_text(value_s: float) -> str:
@@ -34,9 +36,15 @@ def toolbar_text(statuses: Iterable[ServiceStatus], trouble: str = "") -> str:
     return " · ".join([*(parts or ["no service running"]), *([trouble] if trouble else [])])
 
 
+def is_attached(status: ServiceStatus) -> bool:
+    """Somebody else started it."""
+    return status.job.source == ATTACHED
+
+
 def status_line(status: ServiceStatus) -> str:
     """One service in one line, for watching it start."""
-    parts = [status.name, f"job {status.job.job_id}", stage_text(status), ",".join(status.job.nodes)]
+    job = ATTACHED if is_attached(status) else f"job {status.job.job_id}"
+    parts = [status.name, job, stage_text(status), ",".join(status.job.nodes)]
     return "  ".join(part for part in (*parts, status.detail) if part)
 
 
@@ -45,12 +53,21 @@ def ready_text(status: ServiceStatus) -> str:
     if status.stage is not Stage.READY:
         return with_advice(status_line(status), status)
     where = f" at {status.endpoint.url}" if status.endpoint else ""
-    after = f" after {format_duration(status.ready_after_s)}" if status.ready_after_s is not None else ""
-    return f"{status.name} is ready{where}{after}"
+    if is_attached(status) or status.ready_after_s is None:
+        return f"{status.name} is ready{where}"
+    return f"{status.name} is ready{where} after {format_duration(status.ready_after_s)}"
+
+
+def attached_text(status: ServiceStatus) -> str:
+    """What `attach` answers: `vllm is attached: https://host/v1 0.32.0`."""
+    where = status.endpoint.url if status.endpoint else ""
+    return f"{status.name} is attached: {where}" + (f" ({status.detail})" if status.detail else "")
 
 
 def stopped_text(status: ServiceStatus) -> str:
-    """What `stop` answers; a service that had died before says so."""
+    """What `stop` answers; a service that had died before says so, and an attached one goes on."""
+    if is_attached(status):
+        return f"{status.name} detached; what somebody else started goes on"
     if status.stage is Stage.FAILED:
         return with_advice(f"{status.name} had ended already: {status.detail}", status)
     return f"{status.name} stopped" + (f" (job {status.job.job_id})" if status.job.job_id else "")
@@ -75,7 +92,7 @@ def _status_row(status: ServiceStatus) -> tuple[str, ...]:
         status.name,
         status.kind,
         stage_text(status),
-        status.job.job_id,
+        ATTACHED if is_attached(status) else status.job.job_id,
         ",".join(status.job.nodes),
         clock_text(left_s) if status.is_alive and left_s is not None else "",
         status.endpoint.url if status.endpoint and status.is_alive else "",
@@ -130,6 +147,26 @@ def findings_text(findings: Sequence["Finding"]) -> str:
         if not finding.ok and finding.remedy:
             lines.append(f"{'':7}  {'':{width}}  -> {finding.remedy}")
     return "\n".join(lines)
+
+
+def calibration_text(found: "Calibration") -> str:
+    """The load and its cost, a table of what was reported and what was true, and the verdict."""
+    ms = [
+        (each.name, each.true_ms, each.reported_ms, each.error_ms)
+        for each in (found.ttft_p50, found.ttft_p99, found.gap_p50, found.gap_p99)
+    ]
+    rows = [(name, *(f"{value:.3f}" for value in values)) for name, *values in ms]
+    workers = f"{found.workers} worker" + ("s" if found.workers > 1 else "")
+    lines = [
+        f"{found.load}, {workers} on {found.host}: {format_number(found.tokens_per_s, 3)} tok/s, "
+        f"{found.answers:,} answers",
+        f"client: {format_number(found.cpu_percent, 3)} % of a core, "
+        f"{format_number(found.cpu_s_per_1k_tokens, 2)} CPU s per 1k tokens; "
+        f"from send to stamp p99 {format_number(found.way_p99_ms, 3)} ms",
+        "",
+        table(("ms", "true", "reported", "error"), rows),
+    ]
+    return "\n".join([*lines, *([found.verdict] if found.is_exact else [])])
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

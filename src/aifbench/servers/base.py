@@ -4,8 +4,8 @@ A subclass says which batch script it is, its options, how to tell that it answe
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from aifbench.cluster.tracker import REST_AGE_S
 from aifbench.errors import ConfigError, NotReady, ServiceDied, ServiceError, SubmitError
 from aifbench.options import Option, resolve_options
 from aifbench.servers import log
+from aifbench.servers.attached import attached_announcement, job_of
 from aifbench.servers.deployment import (
     SCRIPT_COPY,
     SECRET_FILE,
@@ -26,8 +27,8 @@ from aifbench.servers.deployment import (
     reserve,
 )
 from aifbench.servers.instance import Instance
+from aifbench.servers.log_news import LogNews
 from aifbench.servers.options import START_OPTIONS
-from aifbench.servers.service_job import ServiceJob
 from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus, Stage
 
@@ -43,6 +44,8 @@ STOP_TIMEOUT_S = 60.0
 # A job that was asked to end, and that the scheduler has not known for this long, has ended.
 FORGOTTEN_AFTER_S = 5.0
 _DIAGNOSIS_LINES = 5
+# Lines of a log that `read_log` gets: a traceback of several processes is some hundreds.
+_NEWS_LINES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,15 @@ class SlurmServer(ABC):
     bench_options: ClassVar[tuple[Option, ...]] = ()
     has_secret: ClassVar[bool] = True
     max_nodes: ClassVar[int] = 1
+    # Whether one that somebody else started can be used, by its address; the end of an address that its own
+    # paths begin with again; and what is asked of those besides `ATTACH_OPTIONS`.
+    attachable: ClassVar[bool] = False
+    attach_suffix: ClassVar[str] = ""
+    attach_options: ClassVar[tuple[Option, ...]] = ()
 
     def __init__(self, site: Site, instance: Instance) -> None:
         self._site = site
-        self._job = ServiceJob(site, instance)
+        self._job = job_of(site, instance)
 
     @property
     def instance(self) -> Instance:
@@ -98,6 +106,19 @@ class SlurmServer(ABC):
     @abstractmethod
     def probe(self, endpoint: Endpoint) -> Probe:
         """Use the service once, within about two seconds. Never raises for a service that is not ready."""
+
+    def prove(self, endpoint: Endpoint) -> Probe:
+        """Use the service for real, once in each of its runs, before it counts as READY for the first time.
+
+        For services whose probe can be answered by one that cannot work. Never raises for such a one.
+        """
+        del endpoint
+        return Probe(is_ready=True)
+
+    def read_log(self, lines: Sequence[str]) -> LogNews:
+        """What the end of the service's log says of its start, or of why it ended. Pure."""
+        del lines
+        return LogNews()
 
     @abstractmethod
     def benchmark(self, bench: str, options: Mapping[str, Any], context: "BenchmarkContext") -> "Benchmark":
@@ -153,13 +174,18 @@ class SlurmServer(ABC):
         if announced is None:
             return self._silent_status(job)
         endpoint = self._endpoint(announced)
+        was_ready = self.instance.ready_restarts == announced.restarts
         probe = self.probe(endpoint)
+        if probe.is_ready and not was_ready:
+            proof = self.prove(endpoint)
+            probe = replace(proof, version=proof.version or probe.version)
+        elif not was_ready:
+            probe = replace(probe, detail=self._news().progress or probe.detail)
         if probe.is_ready:
             self._remember_ready(announced, endpoint, probe)
             return self._status(job, Stage.READY, endpoint, _ready_detail(announced, job))
-        was_ready = self.instance.ready_restarts == announced.restarts
         stage = Stage.SILENT if was_ready else Stage.STARTING
-        advice = f"`logs {self.name}` shows what it says" if was_ready else ""
+        advice = self._silence_advice() if was_ready else ""
         return self._status(job, stage, endpoint, probe.detail, advice)
 
     def status(self, *, max_age_s: float = REST_AGE_S) -> ServiceStatus:
@@ -258,6 +284,8 @@ class SlurmServer(ABC):
 
     def announcement(self, job: JobInfo) -> Announcement | None:
         """What the job's present run has announced; that of another run or job is not believed."""
+        if self.instance.is_attached:
+            return attached_announcement(self.instance)
         restarts = None if job.state is JobState.UNKNOWN else job.restarts
         return read_announcement(self.log_path, self.instance.job_id, restarts)
 
@@ -280,6 +308,8 @@ class SlurmServer(ABC):
         }
 
     def _endpoint(self, announced: Announcement) -> Endpoint:
+        if self.instance.is_attached:
+            return Endpoint.from_json(self.instance.endpoint)
         return Endpoint(
             host=announced.host,
             port=announced.port,
@@ -303,7 +333,8 @@ class SlurmServer(ABC):
             return self._status(job, self._ending_stage(job), detail="its job is ending")
         if job.state.is_waiting:
             return self._status(job, Stage.QUEUED, detail=job.reason, advice=job.advice)
-        return self._status(job, Stage.STARTING, detail="no announcement in its log yet", advice=job.advice)
+        detail = self._news().progress or "no announcement in its log yet"
+        return self._status(job, Stage.STARTING, detail=detail, advice=job.advice)
 
     def _ending_stage(self, job: JobInfo) -> Stage:
         """Right after a requeue, a job is still ending and has the number of its next run already."""
@@ -319,11 +350,30 @@ class SlurmServer(ABC):
         return job.advice or job.reason or "the scheduler does not know its job"
 
     def _ended(self, job: JobInfo) -> ServiceStatus:
-        self._job.end(job)
+        if self.instance.is_open:
+            self._job.end(job)
+            self._explain_end(job)
         if self.instance.stopped or job.state is JobState.COMPLETED:
             return self._status(job, Stage.ENDED, detail=self.instance.end_detail)
         advice = self.instance.end_advice or f"`logs {self.name}` shows its last words"
         return self._status(job, Stage.FAILED, detail=self.instance.end_detail, advice=advice)
+
+    def _explain_end(self, job: JobInfo) -> None:
+        """Note what the log says of a failure, beside what the scheduler says."""
+        news = self._news() if job.state is JobState.FAILED and not self.instance.stopped else LogNews()
+        if news.cause:
+            self._job.update(
+                end_detail=f"{self.instance.end_detail}: {news.cause}",
+                end_advice=news.advice or self.instance.end_advice,
+            )
+
+    def _news(self) -> LogNews:
+        return self.read_log(self.log_lines(_NEWS_LINES))
+
+    def _silence_advice(self) -> str:
+        if self.instance.is_attached:
+            return f"it was attached: ask whoever runs it; `stop {self.name}` forgets it"
+        return f"`logs {self.name}` shows what it says"
 
     def _last_words(self) -> str:
         lines = [line for line in self.log_lines(50) if line.strip()][-_DIAGNOSIS_LINES:]
@@ -338,7 +388,7 @@ class SlurmServer(ABC):
         advice: str = "",
     ) -> ServiceStatus:
         problem = self._site.tracker.problem
-        if problem and self.instance.is_open:
+        if problem and self.instance.is_open and not self.instance.is_attached:
             detail = "; ".join(filter(None, (detail, f"no news: {problem}")))
         return ServiceStatus(
             name=self.name,

@@ -1,6 +1,7 @@
 """What a service's benchmark is to the frame: phases of load, made one after another."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.plan import PhasePlan
 from aifbench.load.progress import Progress
-from aifbench.results.record import Check
+from aifbench.results.record import Check, Measurement, Metric, Role
+from aifbench.results.slo import Slo
 
 if TYPE_CHECKING:
     from aifbench.load.fleet import PhaseOutcome
@@ -25,18 +27,34 @@ class BenchmarkContext:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What else was found out about one stream of a phase."""
+
+    checks: Sequence[Check] = ()
+    metrics: Sequence[Metric] = ()
+
+
+Verify = Callable[["PhaseOutcome", Mapping[str, Measurement]], Mapping[str, Evidence]]
+
+
+@dataclass(frozen=True, slots=True)
 class Phase:
     """One phase; `parameters` are kept with its measurements.
 
-    `verify` looks at the service once the phase is over and adds checks to streams, by stream name. A
-    phase that is not `is_measured` only prepares the next one: its numbers are not kept, its failure
-    ends the run.
+    `watching` is entered just before the phase and left after it. `verify` looks at the service, and at what
+    was measured, once the phase is over, and adds to streams by name, and to those of earlier phases by
+    `phase/stream`. A phase that is not
+    `is_measured` only prepares the next one: its numbers are not kept, its failure ends the run. `slo` are
+    the limits that requests are held against. A benchmark that decides by results asks for them in `verify`.
     """
 
     plan: PhasePlan
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    verify: "Callable[[PhaseOutcome], Mapping[str, Sequence[Check]]]" = lambda _: {}
+    verify: Verify = lambda *_: {}
     is_measured: bool = True
+    role: Role = Role.MEASURE
+    slo: Slo | None = None
+    watching: "Callable[[Path], AbstractContextManager[object]]" = lambda _: nullcontext()
 
 
 class Benchmark(Protocol):

@@ -1,7 +1,7 @@
 """Chroma's benchmarks as phases: ingest, search, search while ingesting, create, delete."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from aifbench.load.arrivals import AnyArrivals, Closed, Constant, to_json
 from aifbench.load.fleet import PhaseOutcome
 from aifbench.load.plan import PhasePlan, Quality, StreamPlan
 from aifbench.results.record import Check, Verdict
-from aifbench.servers.benchmark import BenchmarkContext, Phase
+from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase
 from aifbench.servers.load_options import arrivals_of, timing_of
 from aifbench.workloads.chroma_control import ChromaControl, ChromaNamespace, Collection
 from aifbench.workloads.datasets import Dataset, DatasetSpec, Filter, load_dataset
@@ -187,7 +187,7 @@ class ChromaBenchmark:
                 hint="lower --vectors",
             )
 
-    def _timed(self, name: str, streams: tuple[StreamPlan, ...], verify: Any = lambda _: {}) -> Phase:
+    def _timed(self, name: str, streams: tuple[StreamPlan, ...], verify: Any = lambda *_: {}) -> Phase:
         plan = PhasePlan(
             name,
             streams,
@@ -231,18 +231,22 @@ class ChromaBenchmark:
         )
         return Phase(self._fixed_work("delete", stream), self._parameters(), self._verify_delete)
 
-    def _verify_ingest(self, outcome: PhaseOutcome) -> Mapping[str, Sequence[Check]]:
-        return {"ingest": (self._count_check(outcome, "ingest", before=0, sign=1),)}
+    def _verify_ingest(self, outcome: PhaseOutcome, _: object) -> Mapping[str, Evidence]:
+        return {"ingest": Evidence((self._count_check(outcome, "ingest", before=0, sign=1),))}
 
-    def _verify_mixed(self, outcome: PhaseOutcome) -> Mapping[str, Sequence[Check]]:
-        return {"ingest": (self._count_check(outcome, "ingest", before=self._dataset.base, sign=1),)}
+    def _verify_mixed(self, outcome: PhaseOutcome, _: object) -> Mapping[str, Evidence]:
+        return {
+            "ingest": Evidence((self._count_check(outcome, "ingest", before=self._dataset.base, sign=1),))
+        }
 
-    def _verify_delete(self, outcome: PhaseOutcome) -> Mapping[str, Sequence[Check]]:
-        return {"delete": (self._count_check(outcome, "delete", before=self._dataset.base, sign=-1),)}
+    def _verify_delete(self, outcome: PhaseOutcome, _: object) -> Mapping[str, Evidence]:
+        return {
+            "delete": Evidence((self._count_check(outcome, "delete", before=self._dataset.base, sign=-1),))
+        }
 
-    def _verify_create(self, outcome: PhaseOutcome) -> Mapping[str, Sequence[Check]]:
+    def _verify_create(self, outcome: PhaseOutcome, _: object) -> Mapping[str, Evidence]:
         made = len(self._namespace.names())
-        return {"create": (count_check(made, *_items(outcome, "create", 0, 1), "collections"),)}
+        return {"create": Evidence((count_check(made, *_items(outcome, "create", 0, 1), "collections"),))}
 
     def _count_check(self, outcome: PhaseOutcome, stream: str, *, before: int, sign: int) -> Check:
         assert self._collection is not None

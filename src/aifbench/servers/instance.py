@@ -4,6 +4,9 @@ services/<job name>/service.json   what was asked and what is known (below)
 services/<job name>/job-<id>.log   the job's output
 services/<job name>/script.sh      the batch script as submitted
 services/<job name>/secret         the service's secret, readable by its owner only
+
+A service that somebody else started has neither job, log nor script, and a secret only where no file of
+the user's holds it.
 """
 
 import fcntl
@@ -20,6 +23,9 @@ from typing import Any
 
 from aifbench.errors import ConfigError, SchemaMismatch
 from aifbench.results.decode import decode
+
+# In place of a scheduler: somebody else started it.
+ATTACHED = "attached"
 
 _STATE_FILE = "service.json"
 _SCHEMA = "aifbench.service/1"
@@ -65,6 +71,11 @@ class Instance:
     def is_open(self) -> bool:
         """Its end has not been seen yet."""
         return not self.seen_end
+
+    @property
+    def is_attached(self) -> bool:
+        """Somebody else started it: it has no job, and `endpoint` is where it was said to be."""
+        return self.scheduler == ATTACHED
 
 
 class InstanceStore:
@@ -170,7 +181,12 @@ def _load(path: Path) -> Instance:
 
 
 def write_secret(path: Path) -> None:
-    """A new random secret, readable by its owner alone from the first moment on."""
+    """A new random secret; see `store_secret`."""
+    store_secret(path, secrets.token_urlsafe(32))
+
+
+def store_secret(path: Path, secret: str) -> None:
+    """Readable by its owner alone from the first moment on. Raises OSError."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
+        file.write(f"{secret}\n")

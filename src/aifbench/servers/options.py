@@ -1,6 +1,7 @@
 """The options every service and every benchmark has; a service adds its own."""
 
 import re
+from collections.abc import Iterable
 from functools import partial
 
 from aifbench.errors import UsageError
@@ -34,6 +35,11 @@ def _word(text: str, what: str) -> str:
 
 def _site(name: str, help_text: str) -> Option:
     return Option(name, help_text, parse=partial(_word, what=f"--{name}"), default="", metavar="NAME")
+
+
+def with_own(general: Iterable[Option], own: Iterable[Option]) -> tuple[Option, ...]:
+    """General options and a service's own, which replace those of the same name."""
+    return tuple({option.key: option for option in (*general, *own)}.values())
 
 
 START_OPTIONS = (
@@ -74,4 +80,16 @@ LOAD_OPTIONS = (
     count_option("client-nodes", "nodes of the client job that makes the load (Slurm)", maximum=10_000),
     count_option("seed", "seed of data, queries and arrivals", 1, minimum=0, maximum=2**32 - 1),
     Option("note", "a remark to keep with the run", default="", metavar="TEXT"),
+)
+
+# Of the client's own error; nothing here is of a service.
+CALIBRATE_OPTIONS = (
+    rate_option("rate", "open loop: requests per second (default: closed loop)"),
+    count_option("clients", "closed loop: answers under way at any time", 64, maximum=100_000),
+    duration_option("ttft", "true time to the first token", 0.05),
+    duration_option("itl", "true time between two tokens", 0.005),
+    count_option("input-tokens", "length of a prompt", 512, maximum=10**6),
+    count_option("output-tokens", "length of an answer", 128, maximum=10**6),
+    duration_option("duration", "measured time", 10.0),
+    count_option("workers", "load-generating processes", 1, maximum=4096),
 )

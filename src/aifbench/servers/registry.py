@@ -6,7 +6,10 @@ from aifbench.errors import UnknownService
 from aifbench.options import nearest
 from aifbench.servers.base import SlurmServer
 
-_CLASSES = {"chroma": "aifbench.servers.chroma:ChromaServer"}
+_CLASSES = {
+    "chroma": "aifbench.servers.chroma:ChromaServer",
+    "vllm": "aifbench.servers.vllm:VLLMServer",
+}
 
 
 def kinds() -> list[str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,14 +28,15 @@ from aifbench.results.provenance import collect
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
 from aifbench.results.summary import StreamFacts, summarise
 from aifbench.servers.base import SlurmServer
-from aifbench.servers.benchmark import BenchmarkContext, Phase
+from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase
 from aifbench.servers.instance import new_job_name
-from aifbench.servers.options import LOAD_OPTIONS
+from aifbench.servers.options import LOAD_OPTIONS, with_own
 from aifbench.servers.site import Site
 from aifbench.stats.histogram import Histogram
 
 LOAD_SCRIPT = "bench_load.sh"
 _WATCH_INTERVAL_S = 5.0
+_UNKNOWN_S = 120.0  # of a time that the benchmark decides
 
 
 def resolve_bench(server_class: type[SlurmServer], bench: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def resolve_bench(server_class: type[SlurmServer], bench: str, given: Mapping[st
             f"{server_class.kind} has no benchmark {bench!r}",
             hint=f"valid: {', '.join(server_class.benches)}",
         )
-    options = resolve_options((*LOAD_OPTIONS, *server_class.bench_options), given)
+    options = resolve_options(with_own(LOAD_OPTIONS, server_class.bench_options), given)
     asked = sorted(key for key, value in given.items() if value is not None)
     return {"bench": bench, **options, "given": asked}
 
@@ -71,8 +72,9 @@ class BenchRun:
         endpoint = self._server.ready_endpoint()
         launcher = self._launcher()
         config = self._site.config
+        script = None if self._server.instance.is_attached else self._server.script_path
         self._record = self._site.runs.create(
-            self._server.describe(), self._recipe, collect(config.project_dir, self._server.script_path)
+            self._server.describe(), self._recipe, collect(config.project_dir, script)
         )
         context = BenchmarkContext(
             endpoint, config.results_dir / "datasets", self._record.run_id.replace("-", ""), self._progress
@@ -119,7 +121,8 @@ class BenchRun:
 
     def _run_phase(self, fleet: Fleet, phase: Phase) -> None:
         self._progress.phase(phase.plan.name, _describe(phase))
-        outcome = fleet.run(phase.plan, self._progress, watch=self._watch)
+        with phase.watching(self._directory / "phases"):
+            outcome = fleet.run(phase.plan, self._progress, watch=self._watch)
         if phase.is_measured:
             self._keep(phase, outcome)
         else:
@@ -132,16 +135,25 @@ class BenchRun:
             raise FleetError(f"phase {phase.plan.name} ended early: {outcome.problem}")
 
     def _keep(self, phase: Phase, outcome: PhaseOutcome) -> None:
-        extra = _verified(phase, outcome)
+        measured = {stream.name: self._measure(phase, stream, outcome) for stream in phase.plan.streams}
+        extra = _verified(phase, outcome, measured)
         for stream in phase.plan.streams:
-            measurement = self._measure(phase, stream, outcome)
-            checks = (*measurement.checks, *extra.get(stream.name, ()), *_early_end(outcome))
-            measurements = (*self._record.measurements, replace(measurement, checks=checks))
-            self._record = replace(self._record, measurements=measurements)
+            measurement, more = measured[stream.name], extra.get(stream.name, Evidence())
+            complete = replace(
+                measurement,
+                checks=(*measurement.checks, *more.checks, *_early_end(outcome)),
+                metrics=(*measurement.metrics, *more.metrics),
+            )
+            self._record = replace(self._record, measurements=(*self._record.measurements, complete))
             outcome.discard_raw(stream)
+        earlier = {label: more for label, more in extra.items() if label not in measured}
+        if earlier:
+            measurements = tuple(_with_evidence(m, earlier) for m in self._record.measurements)
+            self._record = replace(self._record, measurements=measurements)
         self._site.runs.write(self._record)
 
     def _measure(self, phase: Phase, stream: StreamPlan, outcome: PhaseOutcome) -> Measurement:
+        outcome.recover(stream)
         samples = outcome.samples(stream)
         path = outcome.directory / f"samples-{stream.name}.npz"
         samples.save(path)
@@ -177,6 +189,8 @@ class BenchRun:
 
     def _keep_service_files(self) -> None:
         target = self._directory / "service"
+        if self._server.instance.is_attached:
+            return
         with suppress(OSError):  # helpful, not needed: a log may be gone, a disk full
             target.mkdir(exist_ok=True)
             for source, name in ((self._server.log_path, "job.log"), (self._server.script_path, "script.sh")):
@@ -185,7 +199,7 @@ class BenchRun:
 
     def _longest_s(self) -> float:
         """A generous guess: two timed phases, and as long again for preparation and fixed work."""
-        return 4 * float(sum(self._recipe[key] for key in ("warmup", "duration", "drain")))
+        return 4 * float(sum(self._recipe[key] or _UNKNOWN_S for key in ("warmup", "duration", "drain")))
 
     def _launcher(self) -> Launcher:
         """Load is made here where that is a compute node or the only node; else by a client job."""
@@ -248,6 +262,8 @@ def stream_facts(phase: Phase, stream: StreamPlan, samples_file: str, start_wall
         workers=stream.workers,
         parameters=phase.parameters,
         is_stationary=stream.is_stationary,
+        slo=phase.slo,
+        role=phase.role,
         samples_file=samples_file,
         started_utc=utc_text(start_wall_s),
     )
@@ -262,22 +278,34 @@ def _describe(phase: Phase) -> str:
     return "; ".join(parts) + ("" if phase.is_measured else " (preparation, not measured)")
 
 
+def _with_evidence(measurement: Measurement, found: Mapping[str, Evidence]) -> Measurement:
+    """An earlier measurement with what a later phase found out about it, by `phase/stream`."""
+    more = found.get(f"{measurement.phase}/{measurement.stream}", Evidence())
+    return replace(
+        measurement,
+        checks=(*measurement.checks, *more.checks),
+        metrics=(*measurement.metrics, *more.metrics),
+    )
+
+
 def _early_end(outcome: PhaseOutcome) -> tuple[Check, ...]:
     if not outcome.problem:
         return ()
     return (Check("ENDED", Verdict.INVALID, f"the phase ended early: {outcome.problem}"),)
 
 
-def _verified(phase: Phase, outcome: PhaseOutcome) -> Mapping[str, Sequence[Check]]:
+def _verified(
+    phase: Phase, outcome: PhaseOutcome, measured: Mapping[str, Measurement]
+) -> Mapping[str, Evidence]:
     """The phase's own checks; a service that does not answer them makes its numbers INVALID, not lost."""
     if outcome.problem:
         return {}
     try:
-        return phase.verify(outcome)
+        return phase.verify(outcome, measured)
     except BenchError as error:
         message = f"what the service holds could not be verified: {error}"
         check = Check("COUNT", Verdict.INVALID, message, advice="see `logs` of the service")
-        return {stream.name: (check,) for stream in phase.plan.streams}
+        return {stream.name: Evidence((check,)) for stream in phase.plan.streams}
 
 
 def _require_clean(phase: Phase, outcome: PhaseOutcome) -> None:
