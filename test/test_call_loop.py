@@ -17,7 +17,7 @@ from aifbench.load.assignment import FOREVER_NS, Assignment
 from aifbench.load.call_loop import OPEN_LOOP_THREADS, CallLoop, outcome_of
 from aifbench.load.recorder import Recorder, read_samples
 from aifbench.load.samples import Samples
-from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind
+from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind, TokenTimes
 from aifbench.stats.intervals import quantile_rank
 
 MS = 1_000_000
@@ -166,6 +166,18 @@ class Endings(LoopCase):
         self.assertEqual([int(column[0]) for column in values], [7, 10, 20])
         self.assertEqual(samples.qualities.tolist(), [[0.5, 0.25]])
         self.assertTrue(samples.sent_ns[0] < samples.first_byte_ns[0] < samples.finished_ns[0])
+
+    def test_token_times_are_in_the_order_of_the_rows(self) -> None:
+        def perform(index: int) -> Outcome:
+            return Outcome(tokens=TokenTimes(output_tokens=index)) if index % 3 else Outcome()
+
+        samples = self.run_loop(perform, clients=4, count=200)
+        rows = read_samples(self.dir, "x", 0).index.tolist()
+        self.assertEqual(
+            [times.output_tokens for times in self.loop.times],
+            [index if index % 3 else 0 for index in rows],
+        )
+        self.assertEqual(len(samples), 200)
 
     def test_what_an_outcome_does_not_say_is_not_invented(self) -> None:
         samples = self.run_loop(lambda _: Outcome(qualities=(0.5,)), count=1)

@@ -10,6 +10,10 @@ from aifbench.results.definitions import TOOLS, definition, formula_of, formulas
 INFERENCE = (
     "ttft_p50", "ttft_mean", "ttft_send_p99", "ttfot_p90", "gap_p99", "tpot_p50", "e2e_p99", "output_rate",
     "prompt_rate", "tokens_per_chunk", "output_tokens_mean", "prompt_tokens_mean", "goodput", "attainment",
+    "server_ttft_p99", "server_queue_mean", "server_running_max", "server_output_rate", "server_aborted",
+    "kv_cache_mean", "kv_cache_max", "preemptions", "prefix_hit_share", "outside_ttft", "capacity",
+    "client_adds_ttft_p50", "client_adds_gap_p99", "first_use_ttft_extra", "ttft_constrained_ratio",
+    "tpot_constrained_ratio", "e2e_constrained_ratio", "exact length", "valid",
 )  # fmt: skip
 
 

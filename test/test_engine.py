@@ -1,28 +1,35 @@
 """One worker's part: load, interpret what was kept, report; through the real loops."""
 
+import json
 import tempfile
 import time
 import unittest
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from test.fakes import tls
 from test.fakes.http import HttpService
+from test.fakes.streams import StreamService, chat, chunked
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import WorkloadError
 from aifbench.load.arrivals import AnyArrivals, Closed, Constant, to_json
 from aifbench.load.assignment import StopFlag
 from aifbench.load.engine import Engine, load_workload
+from aifbench.load.fleet import PhaseOutcome
 from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, Quality, StreamPlan, WorkerReport
 from aifbench.load.recorder import ErrorTally, Recorder, answers_path, pack_row, read_samples, rows_path
 from aifbench.load.samples import Samples
 from aifbench.load.workload import Outcome, OutcomeKind
+from aifbench.workloads.prompts import PromptSpec, prepare
 
 NUMBERED = "test.fakes.workloads:Numbered"
 SLEEP = "test.fakes.workloads:Sleep"
+GENERATE = "aifbench.workloads.inference:Generate"
 
 
 class EngineCase(unittest.TestCase):
@@ -168,6 +175,62 @@ class Interpretation(EngineCase):
         read, samples = self.interpret(limit=300)
         self.assertEqual(read, 300)
         self.assertTrue((samples.qualities[:, 0] == 1.0).all())
+
+
+class Streams(EngineCase):
+    """Generation from the plan to token columns, over TLS and with a key."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.key = self.dir / "key"
+        self.key.write_text("sk-0123")
+        self.source = str(prepare(PromptSpec(kind="repeat", text="hi", output_tokens="2"), self.dir))
+
+    def generate(self, address: tuple[str, int], *, ca_file: Path | None = tls.CA_FILE) -> PhasePlan:
+        params = {"source": self.source, "model": "m", "exact": True}
+        plan = self.plan(GENERATE, Closed(2), params=params, limit=10)
+        endpoint = Endpoint(*address, "https", secret_file=self.key, ca_file=ca_file)
+        return replace(plan, endpoint=endpoint)
+
+    def test_from_plan_to_columns(self) -> None:
+        with StreamService(lambda *_: chunked(chat("a", "b")), tls=tls.server_context()) as service:
+            report, samples = self.run_engine(self.generate(service.address))
+        self.assertEqual((report.errors, report.interpreted, report.failure), ({}, 10, ""))
+        self.assertTrue(samples.ok.all())
+        self.assertTrue((samples.qualities[:, 0] == 1.0).all())
+        tokens = samples.tokens
+        assert tokens is not None
+        self.assertEqual((tokens.output_tokens.tolist(), tokens.chunks.tolist()), ([2] * 10, [2] * 10))
+        self.assertTrue((tokens.first_ns > samples.sent_ns).all())
+        self.assertTrue((tokens.last_ns <= samples.finished_ns).all())
+        self.assertEqual(json.loads(service.requests[0])["messages"], [{"role": "user", "content": "hi"}])
+
+    def test_a_server_that_is_not_trusted_is_named_before_the_load(self) -> None:
+        service = self.enterContext(StreamService(lambda *_: [], tls=tls.server_context()))
+        with self.assertRaisesRegex(WorkloadError, "cannot connect to .* is not trusted") as caught:
+            self.run_engine(self.generate(service.address, ca_file=None))
+        self.assertNotIn("0123", str(caught.exception))
+
+    def test_what_a_lost_worker_left_is_read_with_its_tokens(self) -> None:
+        plan = self.generate(("127.0.0.1", 1))
+        stream = replace(plan.streams[0], workers=2)
+        for worker, count in ((0, 3), (1, 1)):
+            recorder = Recorder(self.dir, f"s-{worker}", 0)
+            raw = b"".join(chunked(chat("a", "b")))
+            for index in range(count):
+                recorder.add_reads(np.array([5 + index, len(raw)], np.int64).tobytes())
+                recorder.add_answer(raw)
+                recorder.add(pack_row(index, 1, 2, 5, 9, 0, 200, 1, 1, len(raw), np.nan, np.nan, 1))
+            recorder.close()
+        with answers_path(self.dir, "s-1").open("ab") as file:
+            file.write(b"HTTP/1.1 200 OK\r\n")  # its row was never written
+        outcome = PhaseOutcome(self.dir, plan, 0.0, "killed")
+        outcome.recover(stream)
+        tokens = outcome.samples(stream).tokens
+        assert tokens is not None
+        self.assertEqual(tokens.output_tokens.tolist(), [2] * 4)
+        self.assertEqual(sorted(tokens.first_ns.tolist()), [5, 5, 6, 7])
+        self.assertFalse(answers_path(self.dir, "s-1").exists())
 
 
 class Workloads(unittest.TestCase):

@@ -4,13 +4,16 @@ import csv
 import io
 import json
 import unittest
+import zipfile
 from dataclasses import replace
 
-from test import fakes  # noqa: F401  (puts src on the path)
 from test.fakes.records import empty_record, sample_record, search
+from test.fakes.site import SHELL, SiteCase
 
 from aifbench.results.export import COLUMNS, metric_rows, metrics_csv, metrics_json
 from aifbench.results.record import Metric
+from aifbench.results.store import RunStore
+from aifbench.session import Session
 
 
 class Export(unittest.TestCase):
@@ -49,6 +52,22 @@ class Export(unittest.TestCase):
     def test_a_run_without_measurements_has_a_header(self) -> None:
         self.assertEqual(metrics_csv(empty_record()), ",".join(COLUMNS) + "\n")
         self.assertEqual(json.loads(metrics_json(empty_record())), [])
+
+
+class Files(SiteCase):
+    def test_the_tables_lie_beside_the_report_and_in_the_zip(self) -> None:
+        session = Session(self.config, scheduler=self.scheduler(), clock=self.clock, environ=SHELL)
+        store = RunStore(self.config.results_dir, self.clock)
+        made = sample_record()
+        run_id = store.create(made.service, made.recipe).run_id
+        store.write(sample_record(run_id=run_id))
+        directory = session.report(run_id).parent
+        (first, *_) = json.loads((directory / "metrics.json").read_text())
+        self.assertEqual(first["run"], run_id)
+        self.assertTrue((directory / "metrics.csv").read_text().startswith("run,service,"))
+        with zipfile.ZipFile(session.save(run_id)) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+        self.assertLessEqual({"report.html", "report.md", "metrics.csv", "metrics.json"}, names)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import unittest
 from test import fakes  # noqa: F401 - puts src on the path
 
 from aifbench.errors import WorkloadError
-from aifbench.load.http import ProtocolError, ResponseReader, encode_request
+from aifbench.load.http import ProtocolError, ResponseReader, encode_request, split_response
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;ext=1\r\nlo\r\n0\r\n\r\n"
@@ -144,6 +144,88 @@ class BadResponses(unittest.TestCase):
 
     def test_a_head_without_end(self) -> None:
         self.refuse(b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 1\r\n" * 6000, "no end of the response head")
+
+
+class ByTail(unittest.TestCase):
+    """The cheap way to find the end of a stream, which has to end at the same byte as the thorough one."""
+
+    HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def ends(self, data: bytes, *, by_tail: bool) -> list[int]:
+        """After how many bytes, fed one by one, it says that it is complete."""
+        reader, found = ResponseReader(by_tail=by_tail), []
+        for number in range(len(data)):
+            if reader.feed(data[number : number + 1]):
+                found.append(number + 1)
+        return found
+
+    def test_it_ends_where_the_chunks_end(self) -> None:
+        event = b"data: {}\n\n"
+        chunk = b"%x\r\n%s\r\n" % (len(event), event)
+        for data in (
+            PLAIN,
+            CHUNKED,
+            self.HEAD + chunk * 3 + b"0\r\n\r\n",
+            self.HEAD + chunk + b"0\r\nA: b\r\nC: d\r\n\r\n",
+            self.HEAD + chunk + b"000\r\n\r\n",
+            self.HEAD + chunk.replace(b"\n\n", b"\r\n") + b"0\r\n\r\n",
+            self.HEAD + b"4\r\n\r\n\r\n\r\n0\r\n\r\n",
+            self.HEAD + b"0\r\n\r\n",
+        ):
+            with self.subTest(data):
+                self.assertEqual(self.ends(data, by_tail=True), [len(data)])
+                self.assertEqual(self.ends(data, by_tail=False), [len(data)])
+
+    def test_raw_is_all_that_came_and_body_what_it_means(self) -> None:
+        reader = ResponseReader(by_tail=True)
+        self.assertTrue(reader.feed(CHUNKED))
+        self.assertEqual((reader.raw, reader.received, reader.body), (CHUNKED, len(CHUNKED), b"hello"))
+
+    def test_a_body_whose_chunks_do_not_add_up_is_what_did(self) -> None:
+        reader = ResponseReader(by_tail=True)
+        self.assertTrue(reader.feed(self.HEAD + b"2\r\nhi\r\nzz\r\n0\r\n\r\n"))
+        self.assertEqual(reader.body, b"hi")
+
+    def test_interim_responses_are_no_part_of_it(self) -> None:
+        reader = ResponseReader(by_tail=True)
+        self.assertTrue(reader.feed(b"HTTP/1.1 103 Early Hints\r\n\r\n" + CHUNKED))
+        self.assertEqual(reader.raw, CHUNKED)
+
+
+class Splitting(unittest.TestCase):
+    """A response as it was kept, whole or cut short."""
+
+    def test_pieces_say_where_the_body_was(self) -> None:
+        head, body, pieces, is_complete = split_response(CHUNKED)
+        self.assertEqual((body, is_complete), (b"hello", True))
+        self.assertEqual(head, CHUNKED[: CHUNKED.index(b"3\r\n")])
+        for (start, place), end in zip(pieces, [3, 5], strict=True):
+            self.assertEqual(CHUNKED[place : place + end - start], body[start:end])
+
+    def test_wherever_it_is_cut_the_body_is_a_beginning(self) -> None:
+        for response in (PLAIN, CHUNKED, b"HTTP/1.1 200 OK\r\n\r\nhello"):
+            longest = 0
+            for end in range(len(response)):
+                head, body, _, is_complete = split_response(response[:end])
+                self.assertTrue(b"hello".startswith(body))
+                self.assertGreaterEqual(len(body), longest)
+                longest = len(body)
+                self.assertEqual(bool(head), b"\r\n\r\n" in response[:end])
+                if b"Length" in response or b"chunked" in response:
+                    self.assertFalse(is_complete, response[:end])
+            self.assertEqual(split_response(response)[1::2], (b"hello", True))
+
+    def test_what_is_no_response_is_refused(self) -> None:
+        for raw in (b"SSH-2.0", PLAIN + b"x", CHUNKED + b"x", CHUNKED.replace(b"3\r", b"x\r")):
+            with self.subTest(raw), self.assertRaises(ProtocolError):
+                split_response(raw)
+
+
+class RetryAfter(unittest.TestCase):
+    def test_it_is_read_where_it_means_something(self) -> None:
+        for status, expected in ((429, "7"), (503, "7"), (500, "")):
+            reader = read(b"HTTP/1.1 %d X\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n" % status)
+            self.assertEqual(reader.retry_after, expected)
 
 
 class Requests(unittest.TestCase):

@@ -23,16 +23,18 @@ from aifbench.load.recorder import (
     answers_path,
     count_errors,
     count_rows,
+    discard,
     pack_row,
     read_new_rows,
     read_rows,
     read_samples,
     response_ms,
     rows_path,
+    save_tokens,
     unfinished_row,
 )
-from aifbench.load.workload import NOT_SEEN
-from aifbench.load.workload import OutcomeKind
+from aifbench.load.tokens import Tokens
+from aifbench.load.workload import NOT_SEEN, OutcomeKind, TokenTimes
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -51,7 +53,9 @@ while True:
 
 
 def row(index: int, *, outcome: int = 0, bytes_in: int = 0) -> bytes:
-    return pack_row(index, 1000 + index, 2000, 3000, 4000, outcome, 200, 1, 5, bytes_in, UNCHECKED, UNCHECKED, 0)
+    return pack_row(
+        index, 1000 + index, 2000, 3000, 4000, outcome, 200, 1, 5, bytes_in, UNCHECKED, UNCHECKED, 0
+    )
 
 
 class RecorderCase(unittest.TestCase):
@@ -110,6 +114,29 @@ class RoundTrip(RecorderCase):
         self.write()
         self.assertEqual(len(read_samples(self.dir, "x", 0)), 0)
         self.assertEqual(count_rows(self.dir, "x"), 0)
+
+
+class WithTokens(RecorderCase):
+    def tokens(self, rows: int) -> Tokens:
+        return Tokens.of([TokenTimes(content_ns=[1000 + row, 2000]) for row in range(rows)], 1000)
+
+    def test_they_stay_with_their_rows(self) -> None:
+        self.write(row(0), row(1), origin_ns=1000)
+        save_tokens(self.dir, "x", self.tokens(2))
+        tokens = read_samples(self.dir, "x", 0).tokens
+        assert tokens is not None
+        self.assertEqual(tokens.first_ns.tolist(), [0, 1])
+
+    def test_those_of_other_rows_are_not_taken(self) -> None:
+        self.write(row(0), row(1))
+        save_tokens(self.dir, "x", self.tokens(3))
+        self.assertIsNone(read_samples(self.dir, "x", 0).tokens)
+
+    def test_all_files_of_a_worker_go_together(self) -> None:
+        self.write(row(0))
+        save_tokens(self.dir, "x", self.tokens(1))
+        discard(self.dir, "x")
+        self.assertEqual(list(self.dir.iterdir()), [])
 
 
 class WhileItRuns(RecorderCase):

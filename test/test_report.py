@@ -10,9 +10,11 @@ from pathlib import Path
 from test.fakes.records import (
     RUN_ID,
     bare_measurement,
+    capacity_record,
     empty_record,
     ingest,
     interrupted_record,
+    levels_record,
     sample_record,
     search,
 )
@@ -21,6 +23,8 @@ from aifbench.report import content, svg
 from aifbench.report.figures import figures, tail_curve
 from aifbench.report.html import run_html
 from aifbench.report.markdown import run_markdown
+from aifbench.report.numbers import result_table
+from aifbench.report.reproduce import commands
 from aifbench.report.tables import run_text
 from aifbench.results.record import Check, Measurement, Metric, RunRecord, RunState, Verdict
 
@@ -38,6 +42,8 @@ def records() -> dict[str, RunRecord]:
         "bare": sample_record(measurements=(bare_measurement(),)),
         "lean": RunRecord(RUN_ID, "", RunState.COMPLETE, {}, {}, measurements=(lean,)),
         "nothing": RunRecord(RUN_ID, "not a date", RunState.COMPLETE, {}, {}),
+        "levels": levels_record(),
+        "capacity": capacity_record(),
         "valid": sample_record(measurements=(replace(search(), checks=search().checks[:2]),)),
     }
 
@@ -110,6 +116,7 @@ class Html(unittest.TestCase):
             "Results",
             "Figures",
             "Validity",
+            "Definitions",
             "Where it was measured",
             "Reproduce",
         ]
@@ -129,11 +136,14 @@ class Html(unittest.TestCase):
         self.assertEqual(page.count("<svg"), page.count('role="img"'))
 
     def test_every_class_has_a_style(self) -> None:
-        page = run_html(sample_record())
-        css = page[page.index("<style>") : page.index("</style>")]
-        used = {word for _, value in Page(page).attributes if _ == "class" for word in value.split()}
-        for word in used - {"eyebrow"}:
-            self.assertIn(f".{word}", css)
+        for record in records().values():
+            page = run_html(record)
+            css = page[page.index("<style>") : page.index("</style>")]
+            used = {
+                word for name, value in Page(page).attributes if name == "class" for word in value.split()
+            }
+            for word in used - {"eyebrow"}:
+                self.assertIn(f".{word}", css)
 
 
 class Figures(unittest.TestCase):
@@ -305,12 +315,10 @@ class Content(unittest.TestCase):
         self.assertEqual([cell.text for cell in table.rows[0]], ["recall", "0.1"])
 
     def test_units_stand_in_the_row_name_only_where_all_share_them(self) -> None:
-        rows = {row[0].text: row for row in content.result_table(sample_record()).rows}
+        rows = {row[0].text: row for row in result_table(sample_record()).rows}
         self.assertIn("p99 (ms)", rows)
         odd = replace(ingest(), metrics=(Metric("throughput", 5.0, "rows/s"),))
-        rows = {
-            row[0].text: row for row in content.result_table(sample_record(measurements=(search(), odd))).rows
-        }
+        rows = {row[0].text: row for row in result_table(sample_record(measurements=(search(), odd))).rows}
         self.assertEqual([cell.text for cell in rows["achieved"][1:]], ["199.8 ops/s", "5 rows/s"])
 
     def test_the_command_makes_a_like_run(self) -> None:
@@ -319,11 +327,11 @@ class Content(unittest.TestCase):
             service={"kind": "chroma", "name": "b", "options": {"nodes": 1}},
             recipe={"bench": "search", **options},
         )
-        lines = content.commands(record).split(" \\\n  ")
+        lines = commands(record).split(" \\\n  ")
         self.assertEqual(lines[:3], ["aifbench", "'start chroma --nodes 1'", "'check b --wait 600'"])
         self.assertIn("bench b search --rate 0.5 --note", lines[3])
         self.assertTrue(lines[3].endswith("--full --client-nodes 2'"))
-        self.assertEqual(content.commands(records()["nothing"]), "")
+        self.assertEqual(commands(records()["nothing"]), "")
 
     def test_no_service_is_named_in_report_code(self) -> None:
         folder = Path(content.__file__).parent

@@ -6,20 +6,43 @@ import threading
 import time
 import unittest
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from test.fakes import tls
 from test.fakes.http import HttpService
+from test.fakes.streams import (
+    CHUNKED,
+    CLOSE,
+    HANG,
+    LAST_CHUNK,
+    StreamService,
+    chat,
+    chunk,
+    chunked,
+    until_close,
+    with_length,
+)
 from test.fakes.waiting import eventually
 
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import FOREVER_NS, Assignment
 from aifbench.load.http import encode_request
-from aifbench.load.recorder import Recorder, Rows, answers_path, read_rows, read_samples, rows_path
+from aifbench.load.recorder import (
+    READ,
+    Recorder,
+    Rows,
+    answers_path,
+    read_rows,
+    read_samples,
+    reads_path,
+    rows_path,
+)
 from aifbench.load.samples import Samples
+from aifbench.load.tls import client_context
 from aifbench.load.wire_loop import WireLoop, open_sockets
 from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
@@ -53,6 +76,7 @@ class Ran:
     samples: Samples
     rows: Rows
     answers: bytes
+    reads: np.ndarray
     errors: dict[str, int]
     limited_by: str
 
@@ -80,6 +104,9 @@ class LoopCase(unittest.TestCase):
         drain_s: float = 5.0,
         timeout_s: float = 10.0,
         address: tuple[str, int] | None = None,
+        chain: int = 1,
+        think_s: float = 0.0,
+        max_in_flight: int = FOREVER_NS,
         **options: Any,
     ) -> "Ready":
         start_ns = time.perf_counter_ns()
@@ -94,6 +121,9 @@ class LoopCase(unittest.TestCase):
             clients=0 if due_ms is not None else clients,
             due_ns=due_ns,
             count=count if due_ms is None else len(due_ms),
+            chain=chain,
+            think_ns=round(think_s * S),
+            max_in_flight=max_in_flight,
         )
         get = request if callable(request) else lambda _: encode_request("GET", request, "test")
         recorder = Recorder(self.dir, "x", start_ns)
@@ -135,6 +165,7 @@ class Ready:
             samples=read_samples(self._dir, "x", 0),
             rows=read_rows(rows_path(self._dir, "x"))[1:],
             answers=answers_path(self._dir, "x").read_bytes(),
+            reads=np.fromfile(reads_path(self._dir, "x"), READ),
             errors=self.recorder.errors.counts,
             limited_by=self.loop.limited_by,
         )
@@ -378,6 +409,227 @@ class OpenLoop(LoopCase):
         samples = read_samples(self.dir, "x", 0)
         self.assertEqual(samples.index.tolist(), [0, 1, 2])
         self.assertEqual(samples.ok.tolist(), [True, True, False])
+
+
+def numbered(index: int) -> bytes:
+    return encode_request("POST", "/", "test", body=b"%d" % index)
+
+
+class StreamCase(LoopCase):
+    def serve(self, answer: Callable[[int, bytes], Iterable[bytes]], **options: Any) -> StreamService:
+        service = StreamService(answer, **options)
+        self.enterContext(service)
+        return service
+
+    def stream(self, answer: Callable[[int, bytes], Iterable[bytes]], **options: Any) -> Ran:
+        service = self.serve(answer)
+        return self.run_loop(numbered, address=service.address, is_stream=True, **options)
+
+
+class Streams(StreamCase):
+    EVENTS = chat("one", "two", "three")
+
+    def check_reads(self, ran: Ran) -> None:
+        """Every byte belongs to a read, and reads to the time between sending and the end."""
+        place = 0
+        for number, row in enumerate(ran.rows):
+            reads = ran.reads[place : place + row["reads"]]
+            place += row["reads"]
+            self.assertGreater(len(reads), 0)
+            self.assertEqual(reads["end"][-1], ran.samples.bytes_in[number])
+            self.assertTrue((np.diff(reads["end"]) >= 0).all())
+            self.assertTrue((np.diff(reads["at_ns"]) >= 0).all())
+            self.assertEqual(reads["at_ns"][0], row["first_byte_ns"])
+            self.assertGreater(reads["at_ns"][0], row["sent_ns"])
+            if row["finished_ns"] != NOT_SEEN:
+                self.assertLessEqual(reads["at_ns"][-1], row["finished_ns"])
+        self.assertEqual(place, len(ran.reads))
+
+    def test_streams_end_where_they_end_however_they_come(self) -> None:
+        whole = chunked(self.EVENTS)
+        all_of_it = b"".join(whole)
+        last_event, trailer = whole[-2], b"0\r\nServer-Timing: x\r\n\r\n"
+        crlf = [event.replace(b"\n", b"\r\n") for event in self.EVENTS]
+        for name, pieces in {
+            "an event a piece": whole,
+            "all at once": [all_of_it],
+            "the end with the last event": [*whole[:-2], last_event + LAST_CHUNK],
+            "the last byte alone": [all_of_it[:-1], all_of_it[-1:]],
+            "byte by byte": [bytes([byte]) for byte in all_of_it],
+            "cut in the last chunk": [all_of_it[:-3], all_of_it[-3:]],
+            "a trailer": [*whole[:-1], trailer],
+            "a trailer in pieces": [*whole[:-1], trailer[:1], trailer[1:9], trailer[9:]],
+            "more zeros": [*whole[:-1], b"000\r\n\r\n"],
+            "no events": [CHUNKED, LAST_CHUNK],
+            "lines that end as HTTP's do": chunked(crlf),
+            "many events a chunk": [CHUNKED, chunk(b"".join(self.EVENTS)), LAST_CHUNK],
+            "a length": with_length(self.EVENTS),
+            "until the connection ends": [*until_close(self.EVENTS), CLOSE],
+        }.items():
+            with self.subTest(name):
+                ran = self.stream(lambda *_, pieces=pieces: pieces, count=2, timeout_s=2.0)
+                self.assertEqual(ran.kinds, [OutcomeKind.OK] * 2)
+                self.assertEqual(ran.answers, b"".join(piece for piece in pieces if piece != CLOSE) * 2)
+                self.check_reads(ran)
+
+    def test_kept_alive_connections_are_used_again(self) -> None:
+        service = self.serve(lambda *_: chunked(self.EVENTS))
+        ran = self.run_loop(numbered, address=service.address, is_stream=True, clients=3, count=60)
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 60)
+        self.assertEqual(len(service._peers), 3)
+        self.check_reads(ran)
+
+    def test_a_cut_stream_is_kept_as_far_as_it_came(self) -> None:
+        part = chunked(self.EVENTS)[:3]
+        ran = self.stream(lambda *_: [*part, CLOSE], count=2)
+        self.assertEqual(ran.kinds, [OutcomeKind.BROKEN] * 2)
+        self.assertEqual(ran.answers, b"".join(part) * 2)
+        self.check_reads(ran)
+
+    def test_a_stream_that_hangs_is_kept_as_far_as_it_came(self) -> None:
+        part = chunked(self.EVENTS)[:3]
+        for options, kind in (
+            ({"timeout_s": 0.1, "count": 1}, OutcomeKind.TIMEOUT),
+            ({"seconds": 0.05, "drain_s": 0.05}, OutcomeKind.UNFINISHED),
+        ):
+            ran = self.stream(lambda *_: [*part, HANG], **options)
+            self.assertEqual((ran.kinds, ran.answers), ([kind], b"".join(part)))
+            self.check_reads(ran)
+
+    def test_more_than_an_answer_is_none(self) -> None:
+        ran = self.stream(
+            lambda *_: [b"".join(chunked(self.EVENTS)) + b"HTTP/1.1 200 OK\r\n", CLOSE], count=1
+        )
+        self.assertEqual(ran.kinds, [OutcomeKind.BROKEN])
+
+    def test_chunks_that_do_not_add_up_end_nothing_but_their_operation(self) -> None:
+        bad = b"HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx\r\n" + LAST_CHUNK
+        ran = self.stream(lambda number, _: chunked(self.EVENTS) if number else [bad], count=2)
+        self.assertEqual(ran.kinds, [OutcomeKind.SERVER_ERROR, OutcomeKind.OK])
+
+    def test_a_refusal_says_why_and_when_to_come_again(self) -> None:
+        refusal = b"HTTP/1.1 429 X\r\nRetry-After: 7\r\nContent-Length: 8\r\n\r\ntoo much"
+        ran = self.stream(lambda *_: [refusal], count=2)
+        self.assertEqual(ran.kinds, [OutcomeKind.THROTTLED] * 2)
+        self.assertEqual(ran.errors, {"HTTP 429 (Retry-After: 7) too much": 2})
+
+    def test_too_many_under_way_end_an_open_loop(self) -> None:
+        service = self.serve(lambda *_: [CHUNKED, HANG])
+        options: Any = {"address": service.address, "is_stream": True, "max_in_flight": 3}
+        ready = self.loop(numbered, due_ms=range(0, 600_000, 10), seconds=600.0, **options)
+        ran = ready.run()
+        self.assertTrue(ready.loop.overloaded)
+        self.assertEqual(set(ran.kinds), {OutcomeKind.UNFINISHED})
+        self.assertEqual(int((ran.samples.sent_ns != NOT_SEEN).sum()), 3)
+        self.assertTrue(4 <= len(ran.samples) < 100)
+        self.assertEqual(ran.limited_by, "")
+
+    def test_as_many_as_allowed_are_no_overload(self) -> None:
+        service = self.serve(lambda *_: chunked(self.EVENTS))
+        ready = self.loop(
+            numbered, due_ms=range(0, 100, 10), address=service.address, is_stream=True, max_in_flight=10
+        )
+        self.assertEqual(ready.run().kinds, [OutcomeKind.OK] * 10)
+        self.assertFalse(ready.loop.overloaded)
+
+
+class Chains(StreamCase):
+    """Four turns to a conversation."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.story: list[tuple[str, int]] = []
+        self.ends_after = -1
+
+    def request(self, index: int) -> bytes:
+        self.story.append(("request", index))
+        return numbered(index)
+
+    def learn(self, index: int, body: bytes) -> bool:
+        self.assertEqual(body, b"".join(chat(f"answer {index}")))
+        self.story.append(("learn", index))
+        return index != self.ends_after
+
+    def converse(self, chains: int, clients: int = 3, fails: int = -1, **options: Any) -> Ran:
+        def answer(_: int, body: bytes) -> list[bytes]:
+            if int(body) == fails:
+                return [b"HTTP/1.1 500 X\r\nContent-Length: 2\r\n\r\nno"]
+            return chunked(chat(f"answer {int(body)}"))
+
+        service = self.serve(answer)
+        options = {"count": chains, "clients": clients, "address": service.address, **options}
+        return self.run_loop(self.request, is_stream=True, learn=self.learn, chain=4, **options)
+
+    def test_turns_are_begun_in_order_when_the_one_before_was_answered_and_told(self) -> None:
+        ran = self.converse(6)
+        self.assertEqual(sorted(ran.samples.index.tolist()), list(range(24)))
+        for index in range(24):
+            told = self.story.index(("request", index))
+            if index % 4:
+                self.assertLess(self.story.index(("learn", index - 1)), told)
+        # The last answers of conversations are no use to anybody.
+        self.assertEqual(sum(what == "learn" for what, _ in self.story), 18)
+
+    def test_a_client_stays_with_its_conversation(self) -> None:
+        samples = self.converse(6, think_s=0.02).samples
+        at = {index: row for row, index in enumerate(samples.index.tolist())}
+        for index in range(24):
+            if index % 4:
+                before = at[index - 1]
+                self.assertEqual(samples.intended_ns[at[index]], samples.finished_ns[before] + 20 * MS)
+        self.assertTrue((samples.lag_ns >= 0).all())
+
+    def test_there_is_no_thinking_after_the_last_turn(self) -> None:
+        samples = self.converse(2, clients=1, think_s=0.02).samples
+        self.assertEqual(samples.intended_ns[4], samples.finished_ns[3])
+
+    def test_a_turn_that_fails_ends_its_conversation(self) -> None:
+        ran = self.converse(4, fails=5)
+        self.assertEqual(sorted(ran.samples.index.tolist()), [*range(6), *range(8, 16)])
+        self.assertEqual(ran.kinds.count(OutcomeKind.SERVER_ERROR), 1)
+
+    def test_so_does_an_answer_that_nothing_can_follow(self) -> None:
+        self.ends_after = 9
+        ran = self.converse(4)
+        self.assertEqual(sorted(ran.samples.index.tolist()), [*range(10), *range(12, 16)])
+        self.assertEqual(set(ran.kinds), {OutcomeKind.OK})
+
+    def test_the_end_of_the_time_ends_conversations(self) -> None:
+        ran = self.converse(FOREVER_NS, seconds=0.1, think_s=0.04)
+        self.assertTrue((ran.samples.intended_ns < 0.1 * S).all())
+        self.assertEqual(set(ran.kinds), {OutcomeKind.OK})
+
+
+class Encrypted(StreamCase):
+    def load(self, ca_file: Path | None, ready: int = 0, **options: Any) -> Ran:
+        service = self.serve(lambda *_: chunked(chat("secret")), tls=tls.server_context())
+        context = client_context("https", ca_file)
+        loop = self.loop(numbered, address=service.address, is_stream=True, tls=context, **options)
+        loop.loop.use(open_sockets(service.address, ready, context))
+        return loop.run()
+
+    def test_streams_over_tls(self) -> None:
+        for ready in (0, 2):
+            ran = self.load(tls.CA_FILE, ready, clients=2, count=20)
+            self.assertEqual(ran.kinds, [OutcomeKind.OK] * 20)
+            self.assertEqual(ran.answers, b"".join(chunked(chat("secret"))) * 20)
+
+    def test_a_large_answer_in_many_records(self) -> None:
+        pieces = with_length([b"x" * 1_000_000])
+        service = self.serve(lambda *_: pieces, tls=tls.server_context())
+        context = client_context("https", tls.CA_FILE)
+        ran = self.run_loop(numbered, address=service.address, is_stream=True, tls=context, count=2)
+        self.assertEqual((ran.kinds, len(ran.answers)), ([OutcomeKind.OK] * 2, 2 * len(b"".join(pieces))))
+
+    def test_a_server_that_nobody_vouches_for(self) -> None:
+        ran = self.load(None, count=2)
+        self.assertEqual(set(ran.kinds), {OutcomeKind.CONNECT})
+        (text,) = ran.errors
+        self.assertRegex(text, "certificate of 127.0.0.1 is not trusted: .*--ca-file")
+
+    def test_preparing_says_so_too(self) -> None:
+        with self.assertRaisesRegex(WorkloadError, "cannot connect to 127.0.0.1:.* is not trusted"):
+            self.load(None, 1)
 
 
 if __name__ == "__main__":

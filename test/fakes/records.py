@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from aifbench.results.record import Check, Measurement, Metric, RunRecord, RunState, Verdict
+from aifbench.results.record import Check, Measurement, Metric, Role, RunRecord, RunState, Verdict
 
 RUN_ID = "20261120-131455-chroma-a3f9"
 
@@ -133,6 +133,112 @@ def interrupted_record() -> RunRecord:
     """A shell killed after the first phase."""
     error = "process 4242 on login02 ended before the run did"
     return sample_record(state=RunState.INTERRUPTED, measurements=(ingest(),), error=error, ended_utc="")
+
+
+def level(
+    name: str, arrivals: str, *, load: float, ttft_ms: float = 60.0, within: float = 100.0, n: int = 720,
+    role: Role = Role.MEASURE, slo: str = "ttft=200ms,share=99%", more: Sequence[Metric] = (),
+    checks: Sequence[Check] = (),
+) -> Measurement:  # fmt: skip
+    """Streamed answers of 128 tokens, `load` of them per second; `within` percent met the limits."""
+    open_loop = "/s" in arrivals
+    tail = 3 * ttft_ms if n >= 368 else None
+    too_few = "" if tail else f"n = {n} is too small for p99 (needs 368)"
+    offered = [Metric("offered_rate", load, "ops/s", n=n, note=f"asked for {load:g} ops/s")]
+    sent = [Metric(f"ttft_send_{of}", ttft_ms - 1, "ms", "lower", n=n) for of in ("p50", "mean")]
+    metrics = (
+        Metric("throughput", load, "ops/s", "higher", load * 0.98, load * 1.02, n),
+        *(offered if open_loop else []),
+        *_latencies("response" if open_loop else "service", [ttft_ms + 640] * n),
+        Metric("output_rate", 128 * load, "tok/s", "higher", 125 * load, 131 * load, n),
+        Metric("prompt_rate", 512 * load, "tok/s", "higher", n=n),
+        Metric("ttft_p50", ttft_ms, "ms", "lower", ttft_ms * 0.9, ttft_ms * 1.1, n),
+        Metric("ttft_p99", tail, "ms", "lower", n=n, note=too_few),
+        Metric("ttft_mean", ttft_ms * 1.1, "ms", "lower", n=n),
+        *(sent if open_loop else []),
+        Metric("tpot_p50", 5.0, "ms", "lower", 4.9, 5.1, n),
+        Metric("tpot_p99", 9.0 if tail else None, "ms", "lower", n=n, note=too_few),
+        Metric("gap_p99", 12.5, "ms", "lower", n=127 * n),
+        Metric("e2e_p99", tail and tail + 640, "ms", "lower", n=n, note=too_few),
+        Metric("tokens_per_chunk", 1.0, "tokens", n=n, note="tokens counted by the server's usage"),
+        Metric("attainment", within, "%", "higher", max(0.0, within - 0.5), min(100.0, within + 0.1), n),
+        Metric("goodput", load * within / 100, "req/s", "higher", n=n, note=f"limits: {slo}"),
+        *more,
+    )
+    measurement = _measurement(
+        name, "generate", arrivals, (5.0, 35.0), metrics, checks, [ttft_ms + 640] * n, {}
+    )
+    return replace(measurement, outcomes={"OK": n}, role=role, parameters={"slo": slo} if slo else {})
+
+
+def server_metrics() -> tuple[Metric, ...]:
+    """The server's own view, and the client's error, as a run adds them to a measurement."""
+    note = "interpolated in the server's bucket from 40 to 60 ms"
+    return (
+        Metric("server_ttft_mean", 58.0, "ms", "lower", n=720),
+        Metric("server_queue_mean", 3.25, "ms", "lower", n=720),
+        Metric("server_ttft_p50", 52.0, "ms", "lower", 40.0, 60.0, 720, note),
+        Metric("server_running_mean", 14.5, "requests", n=30, note="of 30 samples"),
+        Metric("kv_cache_max", 61.0, "%", n=30, note="of 30 samples"),
+        Metric("server_output_rate", 1590.0, "tok/s", "higher"),
+        Metric("outside_ttft", 8.0, "ms", "lower", note="client's TTFT - server's"),
+        Metric("preemptions", 0.0, "", "lower"),
+        Metric("client_adds_ttft_p50", 0.03, "ms", "lower", n=400),
+    )
+
+
+def server_checks() -> tuple[Check, ...]:
+    said = "client TTFT mean 66 ms = server 58 ms (queue 3.25) + 8 ms outside of the engine"
+    return (
+        Check("SERVER", Verdict.VALID, said, 8.0, 16.5, "ms"),
+        Check(
+            "LIMIT", Verdict.VALID, "server-limited: the busiest load worker used 9 % of a core", 9, 85, "%"
+        ),
+        Check("CLIENT", Verdict.VALID, "the client adds at most 0.03 ms to the median TTFT", 0.05, 5, "%"),
+    )
+
+
+def levels_record(count: int = 6, **changes: Any) -> RunRecord:
+    """A sweep over closed-loop levels that saturates; the first one is too small for a p99."""
+    short = Check(
+        "DURATION", Verdict.WARN, "measured for 30 s", 30, 60, "s", "measure for longer: --duration"
+    )
+    levels = tuple(
+        level(
+            f"clients-{2**i}", f"closed loop, {2**i} client{'s' if i else ''}", load=min(1.4 * 2**i, 24.0),
+            ttft_ms=50.0 if i < 5 else 700.0, within=100.0 if i < 5 else 3.0, n=40 if i == 0 else 720,
+            more=server_metrics(), checks=(*server_checks(), short),
+        )
+        for i in range(count)
+    )  # fmt: skip
+    probe = level(
+        "calibration", f"closed loop, {2 ** (count - 1)} clients", load=24.0, role=Role.PROBE, slo="",
+        checks=(Check("DURATION", Verdict.INVALID, "measured for 5 s"),),
+    )  # fmt: skip
+    recipe = {"bench": "sweep", "concurrency": "1,2,4", "slo": "ttft=200ms,share=99%", "duration": 30.0,
+              "given": ["concurrency", "duration", "slo"]}  # fmt: skip
+    return sample_record(measurements=(*levels, probe), recipe=recipe, **changes)
+
+
+def capacity_record(**changes: Any) -> RunRecord:
+    """A search that closed in on 46 req/s, and the measurement at its end."""
+    tried = ((24.0, 100.0), (48.0, 12.0), (36.0, 100.0), (45.0, 99.8), (47.0, 71.0))
+    trials = [
+        level(f"trial-{i}", f"constant {rate:g}/s", load=rate, within=share, role=Role.PROBE,
+              checks=(Check("RATE", Verdict.INVALID, "80 % of the offered rate was served"),))
+        for i, (rate, share) in enumerate(tried, start=1)
+    ]  # fmt: skip
+    estimate = level("estimate", "closed loop, 16 clients", load=24.0, role=Role.PROBE)
+    found = Metric(
+        "capacity", 46.0, "req/s", "higher", 45.0, 46.8, 5, "met at 45/s, not at 47/s, in 5 trials"
+    )
+    closed_in = Check("CAPACITY", Verdict.VALID, "the search closed in on the highest rate that meets it")
+    final = level(
+        "capacity", "constant 45/s", load=45.0, within=99.8, more=(*server_metrics(), found),
+        checks=(*server_checks(), closed_in),
+    )  # fmt: skip
+    recipe = {"bench": "capacity", "slo": "ttft=200ms,share=99%", "given": ["slo"]}
+    return sample_record(measurements=(estimate, *trials, final), recipe=recipe, **changes)
 
 
 def _measurement(

@@ -15,6 +15,7 @@ from aifbench.options import Option, nearest, resolve_options
 from aifbench.results.query import RunSummary, matcher, sort_key
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
 from aifbench.servers.attached import ATTACH_OPTIONS
+from aifbench.servers.calibrate import Calibration, Compared
 from aifbench.servers.instance import ATTACHED
 from aifbench.servers.status import ServiceStatus, Stage
 from aifbench.units import parse_count, parse_duration_s, parse_rate_per_s
@@ -35,6 +36,24 @@ BENCH_OPTIONS = (
 )
 
 
+def calibration() -> Calibration:
+    return Calibration(
+        load="closed loop, 256 clients",
+        host="node7, 64 cores",
+        workers=1,
+        answers=3700,
+        errors=0,
+        tokens_per_s=47_800.0,
+        cpu_percent=31.0,
+        cpu_s_per_1k_tokens=0.0071,
+        ttft_p50=Compared("TTFT p50", 50.1, 0.12),
+        ttft_p99=Compared("TTFT p99", 51.0, 0.9),
+        gap_p50=Compared("gap p50", 5.0, 0.001),
+        gap_p99=Compared("gap p99", 5.2, 0.4),
+        way_p99_ms=0.7,
+    )
+
+
 class FakeSession:
     """Records its calls. `stages` is what a service goes through while `check` waits for it.
 
@@ -49,6 +68,7 @@ class FakeSession:
         self.during_status: Callable[[], None] = lambda: None
         self.stages: Sequence[Stage] = (Stage.QUEUED, Stage.STARTING, Stage.READY)
         self.verdict = Verdict.VALID
+        self.client_percent = 31.0
         self.interrupted: dict[str, int] = {}
         self.failing: dict[str, BaseException] = {}
         self.findings = [Finding("python", True, "3.11"), Finding("scheduler", True, "local")]
@@ -162,6 +182,11 @@ class FakeSession:
         self._enter("bench", name, bench, values)
         progress.note("recall@10 0.991")
         return self._measured(self.services[name].kind, name, bench)
+
+    def calibrate(self, given: Mapping[str, Any], progress: Progress) -> Calibration:
+        progress.phase("calibrate", "closed loop, 64 clients, 10 s, on node7")
+        self._enter("calibrate", dict(given))
+        return replace(calibration(), cpu_percent=self.client_percent)
 
     def runs(
         self, *, filters: Sequence[str] = (), sort: str = "created", limit: int | None = None

@@ -6,13 +6,13 @@ Requests wait in order for one of `slots`; then the first token comes after `ttf
 
 import heapq
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from aifbench.load.arrivals import AnyArrivals, Closed, from_json
-from aifbench.load.plan import StreamPlan, WorkerReport
+from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.samples import Samples
 from aifbench.load.tokens import Tokens
 from aifbench.load.workload import NOT_SEEN, Finish, OutcomeKind, TokenCount, TokenTimes
@@ -26,13 +26,14 @@ Request = tuple[float, float, float]  # sent, first token, last token, in second
 
 @dataclass(frozen=True)
 class Server:
-    """`fails` says which operations are answered 500 at once."""
+    """`fails` says which operations are answered 500 at once; `stall` for how long a phase begins blocked."""
 
     slots: int | None = None
     ttft_s: float = 0.05
     itl_s: float = 0.005
     tokens: int = 128
     fails: Callable[[str, int], bool] = lambda _phase, _index: False
+    stall: Callable[[str], float] = lambda _phase: 0.0
     notes: Mapping[str, float] | None = None
 
     @property
@@ -95,14 +96,14 @@ def drive(benchmark: Benchmark, server: Server) -> list[Done]:
 def simulate(phase: Phase, server: Server) -> Outcome:
     plan, (stream,) = phase.plan, phase.plan.streams
     arrivals: AnyArrivals = from_json(stream.arrivals)
-    end_s = plan.warmup_s + plan.measure_s if plan.measure_s is not None else float("inf")
     overloaded = False
     if isinstance(arrivals, Closed):
-        requests = list(_closed(arrivals.clients, end_s, stream.limit, server))
+        requests = list(_closed(plan, arrivals.clients, stream.limit, server))
     else:
-        offsets_s = [float(value) for value in arrivals.offsets_s(end_s)]
-        requests, overloaded = _open(offsets_s, stream.max_in_flight, server)
+        requests, overloaded = _open(plan, stream.max_in_flight, server)
     samples = _samples(plan.name, requests, server, give_up_s=requests[-1][0] if overloaded else None)
+    if stream.workload.endswith(":Embed"):
+        samples = replace(samples, tokens=None)
     report = WorkerReport(
         stream.name, 0, "node", 1, len(samples), cpu_s=0.05, wall_s=1.0, overloaded=overloaded,
         notes=(server.notes or {}) if "calibration" in stream.workload else {},
@@ -110,8 +111,8 @@ def simulate(phase: Phase, server: Server) -> Outcome:
     return Outcome(plan, samples, report)
 
 
-def _slots(server: Server) -> list[float]:
-    return [0.0] * (server.slots or 100_000)
+def _slots(phase: str, server: Server) -> list[float]:
+    return [server.stall(phase)] * (server.slots or 100_000)
 
 
 def _serve(slots: list[float], sent_s: float, server: Server) -> Request:
@@ -120,8 +121,12 @@ def _serve(slots: list[float], sent_s: float, server: Server) -> Request:
     return sent_s, start_s + server.ttft_s, start_s + server.whole_s
 
 
-def _closed(clients: int, end_s: float, limit: int | None, server: Server) -> Iterator[Request]:
-    slots, free = _slots(server), [0.0] * clients
+def _end_s(plan: PhasePlan) -> float:
+    return plan.warmup_s + plan.measure_s if plan.measure_s is not None else float("inf")
+
+
+def _closed(plan: PhasePlan, clients: int, limit: int | None, server: Server) -> Iterator[Request]:
+    slots, free, end_s = _slots(plan.name, server), [0.0] * clients, _end_s(plan)
     for _ in range(limit or 10**6):
         sent_s = heapq.heappop(free)
         if sent_s >= end_s:
@@ -131,9 +136,11 @@ def _closed(clients: int, end_s: float, limit: int | None, server: Server) -> It
         yield request
 
 
-def _open(due_s: list[float], most: int | None, server: Server) -> tuple[list[Request], bool]:
-    slots, requests, inside = _slots(server), [], list[float]()
-    for sent_s in due_s:
+def _open(plan: PhasePlan, most: int | None, server: Server) -> tuple[list[Request], bool]:
+    arrivals: AnyArrivals = from_json(plan.streams[0].arrivals)
+    assert not isinstance(arrivals, Closed)
+    slots, requests, inside = _slots(plan.name, server), [], list[float]()
+    for sent_s in arrivals.offsets_s(_end_s(plan)).tolist():
         while inside and inside[0] <= sent_s:
             heapq.heappop(inside)
         if most is not None and len(inside) >= most:

@@ -1,6 +1,7 @@
-"""Streamed answers in the OpenAI dialect as bytes, and a real server on 127.0.0.1 that sends them piece by piece."""
+"""Streamed answers in the OpenAI dialect as bytes, and a real server on 127.0.0.1 that sends their pieces."""
 
 import contextlib
+import itertools
 import json
 import random
 import socket
@@ -64,7 +65,7 @@ def cut(data: bytes, chance: random.Random, pieces: int) -> list[bytes]:
     """`data` in that many pieces at most, at random places."""
     places = sorted(chance.randrange(1, len(data)) for _ in range(pieces - 1))
     ends = [0, *places, len(data)]
-    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False) if a < b]
+    return [data[a:b] for a, b in itertools.pairwise(ends) if a < b]
 
 
 class StreamService:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -38,7 +38,7 @@ from aifbench.load.recorder import (
 from aifbench.load.samples import Samples
 
 # Time between the last worker's readiness and the common start: several polls of every worker.
-START_LEAD_S = 0.15
+START_LEAD_S = 0.1
 JOB_START_LEAD_S = 2.0
 
 _POLL_S = 0.05
@@ -364,13 +364,14 @@ class PhaseOutcome:
 
     def recover(self, stream: StreamPlan) -> None:
         """Read the answers that lost workers left unread, so that what they measured counts."""
-        for name in (rv.rows_name(stream.name, k) for k in range(stream.workers)):
-            if answers_path(self.directory, name).exists():
-                with suppress(BenchError, OSError):
-                    workload = load_workload(stream)
-                    workload.open(self.plan.endpoint)
-                    interpret(self.directory, name, workload, ErrorTally())
-                    workload.close()
+        names = [rv.rows_name(stream.name, k) for k in range(stream.workers)]
+        unread = [name for name in names if _has_answers(self.directory, name)]
+        if not unread:
+            return
+        with suppress(BenchError, OSError), closing(load_workload(stream)) as workload:
+            workload.open(self.plan.endpoint)
+            for name in unread:
+                interpret(self.directory, name, workload, ErrorTally())
 
     def discard_raw(self, stream: StreamPlan) -> None:
         """Remove the workers' own files, once the merged samples are stored."""
@@ -415,6 +416,13 @@ class _Display:
                 p99_ms=float(np.quantile(spans_ms, 0.99)) if len(spans_ms) else None,
             )
         )
+
+
+def _has_answers(directory: Path, name: str) -> bool:
+    try:
+        return answers_path(directory, name).stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _reports(directory: Path, count: int) -> Sequence[WorkerReport]:

@@ -27,7 +27,11 @@ def encode_request(
         raise WorkloadError("a request line or header contains a line break")
     if body or method in ("POST", "PUT", "PATCH"):
         lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+    try:
+        return "\r\n".join(lines).encode("latin-1") + _BLANK_LINE + body
+    except UnicodeEncodeError:
+        # Without its cause, which quotes the line: that may hold a secret.
+        raise WorkloadError("a request line or header has a character beyond Latin-1") from None
 
 
 class ResponseReader:
@@ -106,11 +110,11 @@ class ResponseReader:
 
     @property
     def parts(self) -> list[tuple[int, int]]:
-        """Where the parts of the body are in `raw`: (start, end). Complete ones only."""
+        """Where the parts of the body are in `raw`: (start, end). The last may still be on its way."""
         if self._chunked is None:
             return [(self._body_start, len(self._data))] if self._body_start else []
         self._chunked.feed(self._data)
-        return self._chunked.pieces
+        return [*self._chunked.pieces, *self._chunked.begun]
 
     def _parse_head(self) -> bool:
         if not self._data.startswith(_VERSION[: len(self._data)]):
@@ -156,11 +160,12 @@ def _header(head: bytes, name: bytes) -> bytes:
 class _ChunkScanner:
     """Walks chunk sizes as they arrive; the payload is put together only when asked for."""
 
-    __slots__ = ("_at", "_in_trailer", "pieces")
+    __slots__ = ("_at", "_in_trailer", "begun", "pieces")
 
     def __init__(self, start: int) -> None:
         self._at = start
         self.pieces: list[tuple[int, int]] = []
+        self.begun: list[tuple[int, int]] = []  # none or one
         self._in_trailer = False
 
     def feed(self, data: bytearray) -> int | None:
@@ -180,7 +185,9 @@ class _ChunkScanner:
                 continue
             end = start + size
             if len(data) < end + 2:
+                self.begun = [(start, min(end, len(data)))]
                 return None
+            self.begun = []
             if data[end : end + 2] != b"\r\n":
                 raise ProtocolError(f"a chunk of {size} bytes does not end there")
             self.pieces.append((start, end))

@@ -3,23 +3,23 @@
 import json
 import math
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from aifbench.results.headline import (
-    headline_metrics,
-    latency_kind,
-    main_measurement,
-    qualities,
-)
-from aifbench.results.record import Check, Measurement, Metric, RunRecord, RunState, Verdict
+from aifbench.report.reproduce import address, asked, is_attached
+from aifbench.results.headline import headline_metrics, is_streamed, main_measurement, short_name
+from aifbench.results.record import Check, Measurement, Metric, Role, RunRecord, RunState, Verdict
 from aifbench.units import format_duration, format_number, format_size
 
 _PERCENTILE = re.compile(r"(.+)_(p\d+(?:\.\d+)?|max|mean)")
 _AFTER_PERCENTILES = {"max": math.inf, "mean": 1000.0}
+
+
+PROBE_WORDS = (
+    "Steps of a search and calibrations are no results: they may fail, and the verdict is not about them."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,18 @@ class Cell:
     verdict: Verdict | None = None
 
 
+def start_words(record: RunRecord) -> str:
+    """From when latencies count."""
+    if any(is_streamed(m) for m in measured(record)):
+        return "TTFT and E2E count from when a request was due in open loop, else from when it was sent"
+    return "Latencies are response times in open loop and service times in closed loop"
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Headers and rows of equal length; the first column names the row."""
 
-    headers: tuple[str, ...]
+    headers: tuple[Cell, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
 
@@ -45,10 +52,20 @@ def title(record: RunRecord) -> str:
     return ": ".join(str(name) for name in names if name) or record.run_id
 
 
-def label(measurement: Measurement) -> str:
-    """The phase, and the stream where it is called otherwise: `search`, `mixed / ingest`."""
-    names = dict.fromkeys((measurement.phase, measurement.stream))
-    return " / ".join(names)
+def label(record: RunRecord, measurement: Measurement) -> str:
+    """The phase, and the stream where it has several: `search`, `mixed / ingest`."""
+    streams = [m for m in record.measurements if m.phase == measurement.phase]
+    return f"{measurement.phase} / {measurement.stream}" if len(streams) > 1 else measurement.phase
+
+
+def measured(record: RunRecord) -> list[Measurement]:
+    """Those that the verdict is about."""
+    return [m for m in record.measurements if m.role is Role.MEASURE]
+
+
+def probes(record: RunRecord) -> list[Measurement]:
+    """Steps of a search and calibrations, which mean nothing alone."""
+    return [m for m in record.measurements if m.role is Role.PROBE]
 
 
 def verdict_sentence(record: RunRecord) -> str:
@@ -59,10 +76,10 @@ def verdict_sentence(record: RunRecord) -> str:
         kept = "what was measured before is shown" if record.measurements else "nothing was measured"
         reason = f": {record.error}" if record.error else ""
         return f"the run {_ENDINGS[record.state]}{reason}; {kept}"
-    if not record.measurements:
+    if not measured(record):
         return "nothing was measured"
-    found = findings(record)
-    checked = sum(len(m.checks) for m in record.measurements)
+    found = _not_met(record)
+    checked = sum(len(m.checks) for m in measured(record))
     if not found:
         return f"all {checked} checks passed" if checked else "no checks were made"
     where, check = found[0]
@@ -80,14 +97,31 @@ def headline(record: RunRecord) -> tuple[Measurement, list[Metric]] | None:
 
 
 def findings(record: RunRecord) -> list[tuple[str, Check]]:
-    """Every check that is not VALID with where it was made, the most severe first."""
-    found = [(label(m), c) for m in record.measurements for c in m.checks if c.verdict is not Verdict.VALID]
+    """What to doubt and where, the most severe first. What three measurements or more share is said once."""
+    groups: dict[object, list[tuple[str, Check]]] = {}
+    for where, check in _not_met(record):
+        groups.setdefault((check.verdict, check.code, check.advice), []).append((where, check))
+    return [pair for group in groups.values() for pair in ([_said_once(group)] if len(group) > 2 else group)]
+
+
+def _said_once(group: Sequence[tuple[str, Check]]) -> tuple[str, Check]:
+    (where, check), others = group[0], dict.fromkeys(other for other, _ in group[1:])
+    others.pop(where, None)
+    more = f"; likewise {', '.join(others)}" if others else ""
+    return where, replace(check, message=check.message + more)
+
+
+def _not_met(record: RunRecord) -> list[tuple[str, Check]]:
+    """Every check that is not VALID, but of probes: those are made to fail sometimes."""
+    found = [
+        (label(record, m), c) for m in measured(record) for c in m.checks if c.verdict is not Verdict.VALID
+    ]
     return sorted(found, key=lambda pair: pair[1].verdict is Verdict.WARN)
 
 
 def metric_words(metric: Metric) -> str:
-    """The metric's name for people: `response p99.9`, `throughput`."""
-    return " ".join(percentile_label(metric.name) or (metric.name.replace("_", " "),))
+    """The metric's name for people: `response p99.9`, `TTFT p50`, `throughput`."""
+    return " ".join(short_name(part) for part in percentile_label(metric.name) or (metric.name,))
 
 
 def value_text(metric: Metric | None) -> str:
@@ -107,15 +141,6 @@ def interval_text(metric: Metric | None) -> str:
         return ""
     high = "∞)" if metric.high is None else f"{format_number(metric.high)}]"
     return f"[{format_number(metric.low)}, {high}"
-
-
-def metric_notes(measurement: Measurement) -> list[str]:
-    """What is to be said about single numbers, such as why one is missing."""
-    reasons: dict[str, list[str]] = {}
-    for metric in measurement.metrics:
-        if metric.note:
-            reasons.setdefault(metric.note, []).append(metric_words(metric))
-    return [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def percentile_label(name: str) -> tuple[str, str] | None:
@@ -144,54 +169,6 @@ def latency(measurement: Measurement, base: str, percentile: str) -> Metric | No
     return next((m for m in measurement.metrics if percentile_label(m.name) == (base, percentile)), None)
 
 
-def result_table(record: RunRecord) -> Table:
-    """A column per measurement; verdict, rates, latencies, answer quality and errors as far as they exist."""
-    measurements = record.measurements
-    rows = [(Cell("verdict"), *(Cell("", verdict=m.verdict) for m in measurements))]
-    for name in _row_names(measurements):
-        metrics = [_row_metric(m, name) for m in measurements]
-        if any(metrics):
-            rows.append(_metric_row(name, metrics))
-    rows.append((Cell("errors"), *(_error_cell(m) for m in measurements)))
-    return Table(("", *(label(m) for m in measurements)), tuple(rows))
-
-
-def _row_names(measurements: Sequence[Measurement]) -> list[str]:
-    quality_names = dict.fromkeys(q.name for m in measurements for q in qualities(m))
-    return [*_RATES, *percentiles(measurements, ("response", "service")), *quality_names]
-
-
-_RATES = {"offered": "offered_rate", "achieved": "throughput", "items": "item_rate"}
-
-
-def _row_metric(measurement: Measurement, name: str) -> Metric | None:
-    found = latency(measurement, latency_kind(measurement), name)
-    return found or measurement.metric(_RATES.get(name, name))
-
-
-def _metric_row(name: str, metrics: Sequence[Metric | None]) -> tuple[Cell, ...]:
-    """The unit stands beside the row's name where all share it."""
-    units = {metric.unit for metric in metrics if metric}
-    shared = units.pop() if len(units) == 1 else None
-    heading = f"{name} ({shared})" if shared else name
-    return (Cell(heading), *(_cell(metric, is_unit_shown=shared is None) for metric in metrics))
-
-
-def _cell(metric: Metric | None, *, is_unit_shown: bool) -> Cell:
-    if metric is None:
-        return Cell("")
-    return Cell(with_unit(metric) if is_unit_shown else value_text(metric), interval_text(metric))
-
-
-def _error_cell(measurement: Measurement) -> Cell:
-    failed = failures(measurement)
-    total = sum(measurement.outcomes.values())
-    if not total:
-        return Cell("-")
-    share = f"{format_number(100 * sum(failed.values()) / total, 2)} % of {total:,}"
-    return Cell(f"{sum(failed.values()):,}", share if failed else f"of {total:,}")
-
-
 def failures(measurement: Measurement) -> dict[str, int]:
     """Counts of operations that did not end OK, by outcome, the most frequent first."""
     bad = [(name, count) for name, count in measurement.outcomes.items() if name != "OK" and count]
@@ -206,12 +183,12 @@ def error_texts(measurement: Measurement, limit: int = 5) -> list[tuple[int, str
 
 def check_table(record: RunRecord) -> Table:
     """Rules by measurements: what each rule saw there."""
-    measurements = record.measurements
+    measurements = measured(record)
     codes = dict.fromkeys(check.code for m in measurements for check in m.checks)
     rows = tuple(
         (Cell(_code_words(code)), *(_check_cell(_check(m, code)) for m in measurements)) for code in codes
     )
-    return Table(("check", *(label(m) for m in measurements)), rows)
+    return Table((Cell("check"), *(Cell(label(record, m)) for m in measurements)), rows)
 
 
 def _check(measurement: Measurement, code: str) -> Check | None:
@@ -242,9 +219,9 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
         ("service", _service(record.service)),
         ("started as", _pairs(_mapping(record.service.get("options")))),
         ("benchmark", _pairs(record.recipe, skip=("bench", "facts", "given"))),
-        ("found", _pairs(_mapping(record.recipe.get("facts")))),
+        *_found(_mapping(record.recipe.get("facts"))),
         ("when", when(record)),
-        *((label(m), load_text(m)) for m in record.measurements),
+        *((label(record, m), load_text(m)) for m in measured(record)),
         *(("note", note) for note in record.notes),
     ]
     return [(name, text) for name, text in lines if text]
@@ -252,40 +229,34 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
 
 def brief_facts(record: RunRecord) -> list[tuple[str, str]]:
     """The same for a reader in a hurry: what was asked for, without defaults and findings."""
-    told = {"found", *(label(m) for m in record.measurements)}
-    lines = dict(facts(record)) | {"benchmark": _pairs(_asked(record))}
+    known = _mapping(record.recipe.get("facts"))
+    told = {*(name for name, _ in _found(known)), *(label(record, m) for m in record.measurements)}
+    lines = dict(facts(record)) | {"benchmark": _pairs(asked(record))}
     return [(name, text) for name, text in lines.items() if text and name not in told]
 
 
-def _asked(record: RunRecord) -> dict[str, Any]:
-    """The recipe's options that were given by the user; all of them where the record does not tell."""
-    given = record.recipe.get("given")
-    skip = ("bench", "facts", "given")
-    return {
-        key: value
-        for key, value in record.recipe.items()
-        if key not in skip and (given is None or key in given)
-    }
+def _found(known: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was found out about service and data; a line for each group of it."""
+    groups = [(f"found: {_words(name)}", _pairs(v)) for name, v in known.items() if isinstance(v, Mapping)]
+    loose = {name: value for name, value in known.items() if not isinstance(value, Mapping)}
+    return [("found", _pairs(loose)), *groups]
 
 
 def _service(service: Mapping[str, Any]) -> str:
     """As one says it: kind, version, own name and address, then authentication and job."""
     kind, name = (str(service.get(key) or "") for key in ("kind", "name"))
     own_name = f"({name})" if name != kind and name else ""
-    at = _address(_mapping(service.get("endpoint")))
+    url = address(_mapping(service.get("endpoint")))
+    at = f"at {url}" if url else ""
     head = " ".join(filter(None, (kind, str(service.get("version") or ""), own_name, at)))
     rest = {
         key: service[key]
         for key in ("authentication", "scheduler", "job_id", "ready_after_s")
         if key in service
     }
+    if is_attached(service):
+        return ", ".join(filter(None, (head, _pairs(rest, skip=("scheduler", "ready_after_s")), "attached")))
     return ", ".join(filter(None, (head, _pairs(rest))))
-
-
-def _address(endpoint: Mapping[str, Any]) -> str:
-    if "host" not in endpoint:
-        return ""
-    return f"at {endpoint.get('scheme', 'http')}://{endpoint['host']}:{endpoint.get('port', '')}"
 
 
 def when(record: RunRecord) -> str:
@@ -314,34 +285,6 @@ def provenance(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     loose = [(name, v) for name, v in record.provenance.items() if not isinstance(v, Mapping)]
     found = [(group, lines) for group, lines in groups if lines]
     return [*found, *([("other", _lines(dict(loose)))] if loose else [])]
-
-
-def commands(record: RunRecord) -> str:
-    """A shell command that makes a run like this one, option by option."""
-    kind, name = (str(record.service.get(key) or "") for key in ("kind", "name"))
-    options = _mapping(record.service.get("options"))
-    recipe = _asked(record)
-    steps = (
-        f"start {kind}{_flags(options)}",
-        f"check {name or kind} --wait 600",
-        f"bench {name or kind} {record.recipe.get('bench', '')}{_flags(recipe)}",
-        f"stop {name or kind}",
-    )
-    return " \\\n  ".join(["aifbench", *map(shlex.quote, steps)]) if kind else ""
-
-
-def _flags(options: Mapping[str, Any]) -> str:
-    """` --rate 50 --seed 7`: only what was given and can be typed."""
-    given = (
-        (key, v) for key, v in options.items() if v not in (None, "", False) and not isinstance(v, Mapping)
-    )
-    return "".join(f" --{key.replace('_', '-')}{_argument(value)}" for key, value in given)
-
-
-def _argument(value: Any) -> str:
-    if value is True:
-        return ""
-    return f" {value:g}" if isinstance(value, float) else f" {shlex.quote(str(value))}"
 
 
 def recipe_text(record: RunRecord) -> str:

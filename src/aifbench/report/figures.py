@@ -4,50 +4,51 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aifbench.report.content import label
+from aifbench.report.content import label, measured
+from aifbench.report.level_figures import LEFT, RIGHT, WIDTH, Figure, capacity_figure, levels_figure
+from aifbench.report.numbers import MANY
 from aifbench.report.svg import Panel, Point, Scale, figure, linear, logarithmic, thinned
-from aifbench.results.headline import latency_kind
-from aifbench.results.record import Measurement, RunRecord, Verdict
+from aifbench.results.headline import latency_kind, main_measurement
+from aifbench.results.record import Measurement, RunRecord
 from aifbench.units import format_number
-
-WIDTH = 880
-_LEFT, _RIGHT = 96.0, 868.0
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """`verdict` is that of the one measurement shown, if it is one."""
-
-    title: str
-    svg: str
-    caption: str
-    verdict: Verdict | None = None
 
 
 def figures(record: RunRecord) -> list[Figure]:
-    """Whatever the record can show: latency distribution first, then each measurement over time."""
-    found = [latency_figure(record), *(time_figure(m) for m in record.measurements)]
+    """Whatever the record can show: what was found, latency distribution, then measurements over time.
+
+    Of many measurements only some are drawn over time: the lowest, the highest and the main one.
+    """
+    shown = _few(record)
+    found = [capacity_figure(record), levels_figure(record), latency_figure(record, shown)]
+    found += [time_figure(m, label(record, m)) for m in shown]
     return [f for f in found if f is not None]
 
 
-def latency_figure(record: RunRecord) -> Figure | None:
+def _few(record: RunRecord) -> list[Measurement]:
+    found = measured(record)
+    if len(found) <= MANY:
+        return found
+    return [m for m in found if m in (found[0], main_measurement(record), found[-1])]
+
+
+def latency_figure(record: RunRecord, measurements: Sequence[Measurement]) -> Figure | None:
     """Share of operations slower than a latency, log-log, one line per measurement."""
-    curves = [(m, tail_curve(m)) for m in record.measurements]
+    curves = [(m, tail_curve(m)) for m in measurements]
     curves = [(m, curve) for m, curve in curves if len(curve) > 1]
     if not curves:
         return None
     top, bottom = 66.0, 366.0
-    x = logarithmic([point[0] for _, curve in curves for point in curve], _LEFT, _RIGHT)
+    x = logarithmic([point[0] for _, curve in curves for point in curve], LEFT, RIGHT)
     lowest = min(share for _, curve in curves for _, share in curve)
     panel = Panel(
         x, Scale(lowest, 1.0, bottom, top, is_log=True), "share of operations slower", "latency (ms)"
     )
     panel.grid(y_labels=_share_labels(lowest))
-    names = [(f"{label(m)} ({latency_kind(m)})", f"c{i % 6 + 1}") for i, (m, _) in enumerate(curves)]
+    names = [(f"{label(record, m)} ({latency_kind(m)})", f"c{i % 6 + 1}") for i, (m, _) in enumerate(curves)]
     for (_, css), (_, curve) in zip(names, curves, strict=True):
         panel.line(curve, css)
     panel.legend(names, 18)
-    caption = " ".join(filter(None, (_tail_sentence(m, curve) for m, curve in curves)))
+    caption = " ".join(filter(None, (_tail_sentence(label(record, m), c) for m, c in curves)))
     title = "Latency distribution"
     return Figure(title, figure(WIDTH, int(bottom) + 40, title, caption, [panel]), caption)
 
@@ -91,28 +92,28 @@ _SHARES = (
 )
 
 
-def _tail_sentence(measurement: Measurement, curve: Sequence[tuple[float, float]]) -> str:
+def _tail_sentence(name: str, curve: Sequence[tuple[float, float]]) -> str:
     reached = [(share, value) for value, share in curve]
     for percent, slower in ((99.0, 0.01), (90.0, 0.1), (50.0, 0.5)):
         values = [value for share, value in reached if share <= slower * 1.001]
         if values:
             latency = f"{format_number(values[0], 3)} ms"
-            return f"{percent:g} % of {label(measurement)} operations took at most {latency}."
+            return f"{percent:g} % of {name} operations took at most {latency}."
     return ""
 
 
-def time_figure(measurement: Measurement) -> Figure | None:
+def time_figure(measurement: Measurement, name: str) -> Figure | None:
     """Rate, latency and in-flight operations over time in aligned strips; unmeasured time is shaded."""
     series = {name: _points(measurement, name) for name in measurement.series}
     known = [points for points in series.values() if len(points) > 1]
     if not known:
         return None
     end_s = max(points[-1][0] for points in known) + measurement.series_step_s / 2
-    x = Scale(0.0, max(end_s, measurement.window_s[1]), _LEFT, _RIGHT)
+    x = Scale(0.0, max(end_s, measurement.window_s[1]), LEFT, RIGHT)
     panels = _strips(x, series, measurement.window_s)
     bottom = panels[-1].y.start_px
-    caption = _time_sentence(measurement, series)
-    title = f"{label(measurement)} over time"
+    caption = f"{name}: {_time_sentence(measurement, series)}"
+    title = f"{name} over time"
     svg = figure(WIDTH, int(bottom) + 40, title, caption, panels)
     return Figure(title, svg, caption, measurement.verdict)
 
@@ -203,7 +204,7 @@ def _time_sentence(measurement: Measurement, series: Mapping[str, list[Point]]) 
     errors = sum(inside.get("errors", ()))
     clauses.append(f"{format_number(errors)} errors" if errors else "no errors")
     shaded = " Shaded: not measured." if start_s > 0 else ""
-    return f"{label(measurement)}: {', '.join(clauses)}.{shaded}"
+    return f"{', '.join(clauses)}.{shaded}"
 
 
 _WORST = (("p99_ms", "at worst a p99 of"), ("max_ms", "the slowest operation took"))

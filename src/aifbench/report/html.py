@@ -4,9 +4,13 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from aifbench.report import content
+from aifbench.report import content, numbers, reproduce
 from aifbench.report.content import Cell, Table
-from aifbench.report.figures import Figure, figures
+from aifbench.report.figures import figures
+from aifbench.report.level_figures import Figure
+from aifbench.report.meanings import meanings
+from aifbench.report.server_view import sentences, view_table
+from aifbench.results.definitions import SYMBOLS
 from aifbench.results.record import Metric, RunRecord, Verdict
 
 _SIGNS = {Verdict.VALID: "✓", Verdict.WARN: "!", Verdict.INVALID: "✕"}
@@ -18,11 +22,15 @@ def run_html(record: RunRecord) -> str:
         _top(record),
         _section("What was measured", _definitions(content.facts(record))),
         _section("Results", _results(record)),
+        _section("Probes", _probes(record)),
+        _section("Server and client", _view(record)),
         _section("Figures", "".join(_figure(f) for f in figures(record))),
         _section("Validity", _validity(record)),
+        _section("Definitions", _meanings(record)),
         _section("Where it was measured", _provenance(record)),
         _section("Reproduce", _reproduce(record)),
-        f"<footer>Run {escape(record.run_id)}. All numbers follow from the stored samples.</footer>",
+        f"<footer>Run {escape(record.run_id)}. All numbers follow from the stored samples; "
+        "metrics.csv and metrics.json beside this page have every one of them with its formula.</footer>",
     )
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     body = "\n".join(filter(None, sections))
@@ -49,7 +57,7 @@ def _cards(record: RunRecord) -> str:
     if found is None:
         return ""
     measurement, metrics = found
-    where = content.label(measurement)
+    where = content.label(record, measurement)
     return f'<div class="cards">{"".join(_card(where, metric) for metric in metrics)}</div>'
 
 
@@ -77,28 +85,45 @@ def _definitions(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _results(record: RunRecord) -> str:
-    if not record.measurements:
+    measurements = content.measured(record)
+    if not measurements:
         return "<p>Nothing was measured.</p>"
-    note = '<p class="soft">Latencies are response times in open loop and service times in closed loop; '
+    note = f'<p class="soft">{escape(content.start_words(record))}; '
     note += "95 % intervals in small print describe this run only.</p>"
-    notes = "".join(
-        f"<li>{escape(content.label(m))}: {escape(text)}</li>"
-        for m in record.measurements
-        for text in content.metric_notes(m)
-    )
-    listed = f'<ul class="soft">{notes}</ul>' if notes else ""
-    return _table(content.result_table(record)) + note + listed + _errors(record)
+    listed = _list(numbers.notes(record, measurements))
+    return _table(numbers.result_table(record)) + note + listed + _errors(record)
+
+
+def _list(texts: Iterable[str]) -> str:
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+    return f'<ul class="soft">{items}</ul>' if items else ""
+
+
+def _probes(record: RunRecord) -> str:
+    table = numbers.probe_table(record)
+    return f'<p class="soft">{escape(content.PROBE_WORDS)}</p>{_table(table)}' if table.rows else ""
+
+
+def _view(record: RunRecord) -> str:
+    table = view_table(record)
+    return (_table(table) if table.rows else "") + _list(sentences(record))
+
+
+def _meanings(record: RunRecord) -> str:
+    table = meanings(record)
+    return _table(table, "words") + _definitions(SYMBOLS) if table.rows else ""
 
 
 def _errors(record: RunRecord) -> str:
     rows = [
-        (content.label(m), f"{count:,} ×", text)
-        for m in record.measurements
+        (content.label(record, m), f"{count:,} ×", text)
+        for m in content.measured(record)
         for count, text in content.error_texts(m)
     ]
     kinds = "; ".join(
-        f"{content.label(m)}: {', '.join(f'{count:,} {name}' for name, count in content.failures(m).items())}"
-        for m in record.measurements
+        f"{content.label(record, m)}: "
+        + ", ".join(f"{count:,} {name}" for name, count in content.failures(m).items())
+        for m in content.measured(record)
         if content.failures(m)
     )
     told = f"<p>Operations that failed: {escape(kinds)}.</p>" if kinds else ""
@@ -109,20 +134,25 @@ def _errors(record: RunRecord) -> str:
     return told + (f'<div class="scroll"><table>{texts}</table></div>' if texts else "")
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, css: str = "") -> str:
+    """Numbers stand on the right; `words` makes all columns text."""
+    css = css or ("wide" if len(table.headers) > _WIDE else "")
+    number = "" if css == "words" else ' class="num"'
     heads = "".join(
-        f'<th scope="col"{_NUMBER if i else ""}>{escape(h)}</th>' for i, h in enumerate(table.headers)
+        f'<th scope="col"{number if i else ""}>{_words(h)}</th>' for i, h in enumerate(table.headers)
     )
-    rows = "".join(_row(row) for row in table.rows)
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    rows = "".join(_row(row, number) for row in table.rows)
+    kind = f' class="{css}"' if css else ""
+    body = f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody>"
+    return f'<div class="scroll"><table{kind}>{body}</table></div>'
 
 
-_NUMBER = ' class="num"'
+_WIDE = 6  # columns beyond which print gets smaller
 
 
-def _row(cells: tuple[Cell, ...]) -> str:
-    numbers = "".join(f"<td{_NUMBER}>{_words(cell)}</td>" for cell in cells[1:])
-    return f'<tr><th scope="row">{escape(cells[0].text)}</th>{numbers}</tr>'
+def _row(cells: tuple[Cell, ...], number: str) -> str:
+    others = "".join(f"<td{number}>{_words(cell)}</td>" for cell in cells[1:])
+    return f'<tr><th scope="row">{_words(cells[0])}</th>{others}</tr>'
 
 
 def _words(cell: Cell) -> str:
@@ -141,7 +171,7 @@ def _figure(drawn: Figure) -> str:
 
 
 def _validity(record: RunRecord) -> str:
-    if not any(m.checks for m in record.measurements):
+    if not any(m.checks for m in content.measured(record)):
         return ""
     return _table(content.check_table(record)) + _findings(record)
 
@@ -167,7 +197,7 @@ def _provenance(record: RunRecord) -> str:
 def _reproduce(record: RunRecord) -> str:
     files = "".join(f"{escape(digest)}  {escape(name)}\n" for name, digest in sorted(record.files.items()))
     hashes = f'<p class="soft">Files of this run (sha256):</p><pre>{files}</pre>' if files else ""
-    commands = escape(content.commands(record))
+    commands = escape(reproduce.commands(record))
     recipe = escape(content.recipe_text(record))
     typed = f"<pre>{commands}</pre>" if commands else ""
     return f'{typed}<p class="soft">Recipe, as recorded:</p><pre>{recipe}</pre>{hashes}'

@@ -3,8 +3,12 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from aifbench.report import content
-from aifbench.report.content import Cell, Table
+from aifbench.report import content, numbers
+from aifbench.report.content import PROBE_WORDS, Cell, Table
+from aifbench.report.meanings import meanings
+from aifbench.report.reproduce import commands
+from aifbench.report.server_view import sentences, view_table
+from aifbench.results.definitions import SYMBOLS
 from aifbench.results.record import RunRecord
 
 
@@ -16,9 +20,13 @@ def run_markdown(record: RunRecord) -> str:
         _bullets(_headline(record)),
         _section("What was measured", _bullets(_pairs(content.facts(record)))),
         _section("Results", _results(record)),
+        _section("Probes", _probes(record)),
+        _section("Server and client", _view(record)),
         _section("Validity", _validity(record)),
+        _section("Every number", _every_number(record)),
+        _section("Definitions", _definitions(record)),
         _section("Where it was measured", _provenance(record)),
-        _section("Reproduce", _fenced(content.commands(record)) + _fenced(content.recipe_text(record))),
+        _section("Reproduce", _fenced(commands(record)) + _fenced(content.recipe_text(record))),
     )
     return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
 
@@ -28,7 +36,7 @@ def _headline(record: RunRecord) -> list[str]:
     if found is None:
         return []
     measurement, metrics = found
-    where = content.label(measurement)
+    where = content.label(record, measurement)
     return [
         f"{_safe(where)}: {_safe(content.metric_words(m))} **{_safe(content.with_unit(m))}**"
         + (f", 95 % interval {_safe(content.interval_text(m))}" if content.interval_text(m) else "")
@@ -37,20 +45,50 @@ def _headline(record: RunRecord) -> list[str]:
 
 
 def _results(record: RunRecord) -> str:
-    if not record.measurements:
+    measurements = content.measured(record)
+    if not measurements:
         return "Nothing was measured."
     errors = [
-        f"{_safe(content.label(m))}: {count:,} x {_safe(text)}"
-        for m in record.measurements
+        f"{_safe(content.label(record, m))}: {count:,} x {_safe(text)}"
+        for m in measurements
         for count, text in content.error_texts(m)
     ]
-    notes = [_safe(f"{content.label(m)}: {n}") for m in record.measurements for n in content.metric_notes(m)]
+    notes = map(_safe, numbers.notes(record, measurements))
     told = f"\n\nErrors:\n\n{_bullets(errors)}" if errors else ""
-    return f"{_table(content.result_table(record))}\n\n{_bullets(notes)}{told}"
+    return f"{_table(numbers.result_table(record))}\n\n{_bullets(notes)}{told}"
+
+
+def _probes(record: RunRecord) -> str:
+    table = numbers.probe_table(record)
+    return f"{PROBE_WORDS}\n\n{_table(table)}" if table.rows else ""
+
+
+def _view(record: RunRecord) -> str:
+    table = view_table(record)
+    shown = _table(table) if table.rows else ""
+    told = _bullets(_safe(sentence) for sentence in sentences(record))
+    return f"{shown}\n\n{told}".strip()
+
+
+def _every_number(record: RunRecord) -> str:
+    """All metrics of what was measured; those of probes are in metrics.csv."""
+    return "\n\n".join(
+        f"### {_safe(content.label(record, m))}\n\n{_table(numbers.all_of(m))}"
+        for m in content.measured(record)
+        if m.metrics
+    )
+
+
+def _definitions(record: RunRecord) -> str:
+    table = meanings(record)
+    if not table.rows:
+        return ""
+    letters = _bullets(f"{name}: {meaning}" for name, meaning in SYMBOLS)
+    return f"{_table(table, is_text=True)}\n\n{letters}"
 
 
 def _validity(record: RunRecord) -> str:
-    if not any(m.checks for m in record.measurements):
+    if not any(m.checks for m in content.measured(record)):
         return ""
     found = [
         f"**{check.verdict.value}** {_safe(where)}: {_safe(check.message)}"
@@ -79,9 +117,9 @@ def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(table: Table) -> str:
-    rules = ["---", *("---:" for _ in table.headers[1:])]
-    rows = [[_safe(name) for name in table.headers], rules, *([_cell(c) for c in row] for row in table.rows)]
+def _table(table: Table, *, is_text: bool = False) -> str:
+    rules = ["---", *("---" if is_text else "---:" for _ in table.headers[1:])]
+    rows = [[_cell(c) for c in table.headers], rules, *([_cell(c) for c in row] for row in table.rows)]
     return "\n".join(_row(row) for row in rows)
 
 

@@ -129,6 +129,24 @@ class Panel:
                 f' width="{_px(right - left)}" height="{_px(height)}"/>'
             )
 
+    def bars(self, bars: Iterable[tuple[float, float, float]], css: str) -> None:
+        """An upright bar at each x from one y to another, such as an interval."""
+        path = "".join(
+            f"M{_px(self.x.at(x))} {_px(self.y.at(low))}V{_px(self.y.at(high))}" for x, low, high in bars
+        )
+        if path:
+            self.parts.append(f'<path class="line {css}" d="{path}"/>')
+
+    def names(self, names: Iterable[tuple[float, float, str]], css: str = "tick mid halo") -> None:
+        """A word above each point; one that would lie on the word before it is left out."""
+        ends: dict[int, float] = {}
+        for x, y, text in sorted(names):
+            half, at, height = len(text) * CHAR_PX / 2, self.x.at(x), self.y.at(y) - 9
+            row = round(height / 12)
+            if at - half > max(ends.get(row + step, -math.inf) for step in (-1, 0, 1)):
+                self.text(at, height, text, css)
+                ends[row] = at + half
+
     def text(self, x_px: float, y_px: float, text: str, css: str) -> None:
         self.parts.append(f'<text class="{css}" x="{_px(x_px)}" y="{_px(y_px)}">{escape(text)}</text>')
 

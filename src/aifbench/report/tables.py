@@ -2,19 +2,27 @@
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tabulate import tabulate
 
-from aifbench.report import content
-from aifbench.report.content import interval_text, value_text
+from aifbench.report import content, numbers
+from aifbench.report.content import Cell, Table, interval_text, value_text
+from aifbench.report.server_view import statements
+from aifbench.results.headline import in_requests, is_streamed, main_measurement, short_name
 from aifbench.results.record import Check, Measurement, Metric, RunRecord, Verdict
 
 WIDTH = 98
 
 
 def run_text(record: RunRecord) -> str:
-    """The whole run: what it is, then every measurement with numbers, errors and checks, then the verdict."""
-    parts = [_header(record), *(measurement_text(m) for m in record.measurements), _last_line(record)]
+    """The whole run: what it is, its measurements, the steps of a search, and the verdict."""
+    measurements = content.measured(record)
+    if len(measurements) > (2 if all(map(is_streamed, measurements)) else numbers.MANY):
+        results = [_many(record, measurements)]
+    else:
+        results = [_measurement(record, m) for m in measurements]
+    parts = [_header(record), *results, _probes(record), _last_line(record)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -28,23 +36,65 @@ def _last_line(record: RunRecord) -> str:
     return _hanging(f"{record.verdict.value}   ", content.verdict_sentence(record))
 
 
-def measurement_text(measurement: Measurement) -> str:
+def _measurement(record: RunRecord, measurement: Measurement) -> str:
     """One measurement: how it was loaded, its numbers with intervals, its errors, and what to doubt."""
+    notes = numbers.notes(record, [measurement])
     blocks = [
         textwrap.fill(content.load_text(measurement), WIDTH - 2),
         _number_table(measurement),
-        _lines(_latency_table(measurement), *(_hanging("- ", n) for n in content.metric_notes(measurement))),
+        _lines(_latency_table(measurement), *(_hanging("- ", n) for n in notes)),
+        _lines(*(_hanging("", sentence) for sentence in statements(measurement))),
         _lines(_error_text(measurement), _check_text(measurement)),
     ]
-    heading = f"{content.label(measurement)}   {measurement.verdict.value}"
+    heading = f"{content.label(record, measurement)}   {measurement.verdict.value}"
     return _lines(heading, _indented("\n\n".join(block for block in blocks if block)))
 
 
+def _many(record: RunRecord, measurements: Sequence[Measurement]) -> str:
+    """A row per measurement; intervals, and every number, are in the full text and the report."""
+    main = main_measurement(record)
+    told = statements(main) if main else []
+    where = content.label(record, main) if main else ""
+    found = [_finding(replace(c, message=f"{at}: {c.message}")) for at, c in content.findings(record)]
+    errors = [
+        _hanging(f"{count:>7,} x  ", f"{content.label(record, m)}: {text}")
+        for m in measurements
+        for count, text in content.error_texts(m, 2)
+    ]
+    blocks = [
+        _rows(numbers.narrow_table(record)),
+        _lines(*(_hanging("- ", note) for note in numbers.notes(record, measurements))),
+        _lines(*(_hanging("", f"{where}: {sentence}") for sentence in told)),
+        _lines(*errors),
+        _lines(*found),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _probes(record: RunRecord) -> str:
+    table = numbers.probe_table(record)
+    return _lines("probes (no part of the verdict)", _indented(_rows(table))) if table.rows else ""
+
+
+def _rows(table: Table) -> str:
+    """A row per measurement: headings on as many lines as they have words, the last one its unit."""
+    words = [(f"{cell.text} {cell.note}").split() for cell in table.headers]
+    height = max(map(len, words))
+    heads = [[""] * (height - len(each)) + each for each in words]
+    rows = [*zip(*heads, strict=True), *([_word(cell) for cell in row] for row in table.rows)]
+    aligned = ("left", *("right" for _ in table.headers[1:]))
+    return str(tabulate(rows, tablefmt="plain", disable_numparse=True, colalign=aligned))
+
+
+def _word(cell: Cell) -> str:
+    return cell.text or (cell.verdict.value if cell.verdict else "")
+
+
 def _number_table(measurement: Measurement) -> str:
-    """Every metric that is no latency percentile."""
+    """Every metric that is no latency percentile; of streamed answers those that most readers want."""
     rows = [
         (content.metric_words(m), value_text(m), m.unit, interval_text(m), f"{m.n:,}" if m.n else "")
-        for m in measurement.metrics
+        for m in _brief(measurement)
         if content.percentile_label(m.name) is None
     ]
     return _table(
@@ -52,16 +102,23 @@ def _number_table(measurement: Measurement) -> str:
     )
 
 
+def _brief(measurement: Measurement) -> list[Metric]:
+    found = [m for m in measurement.metrics if numbers.is_brief(measurement, m)]
+    return [in_requests(m) for m in found] if is_streamed(measurement) else found
+
+
 def _latency_table(measurement: Measurement) -> str:
     """A row per latency, a column per percentile, and the interval of p99 or the highest that has one."""
-    columns = content.percentiles([measurement])
-    found = [(content.percentile_label(m.name), m) for m in measurement.metrics]
+    brief = replace(measurement, metrics=tuple(_brief(measurement)))
+    columns = content.percentiles([brief])
+    found = [(content.percentile_label(m.name), m) for m in brief.metrics]
     kinds = dict.fromkeys((name[0], m.unit) for name, m in found if name is not None)
     rows = []
     for base, unit in kinds:
-        metrics = [content.latency(measurement, base, column) for column in columns]
+        metrics = [content.latency(brief, base, column) for column in columns]
+        words = short_name(base)
         rows.append(
-            (base, *(value_text(m) if m else "" for m in metrics), unit, *_best_interval(columns, metrics))
+            (words, *(value_text(m) if m else "" for m in metrics), unit, *_best_interval(columns, metrics))
         )
     aligned = ("left", *("right" for _ in columns), "left", "left")
     return _table(("", *columns, "unit", "95 % interval"), rows, aligned)

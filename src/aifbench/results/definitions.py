@@ -11,7 +11,16 @@ seconds, and so does GuideLLM for whole requests.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+from aifbench.results.glossary import GLOSSARY, Definition
+
+# The letters of the formulas, for readers.
+SYMBOLS = (
+    ("t0", "when the request was sent; in open loop, where a formula says so, when it was intended"),
+    ("t1, tn", "when its first and its last piece with content had arrived"),
+    ("te", "when its answer had ended"),
+    ("n, k1", "tokens of the answer, and of its first piece"),
+)
 
 TOOLS = ("vllm", "aiperf", "guidellm", "genai-perf", "genai-bench", "inference-perf")
 
@@ -30,24 +39,6 @@ _STATISTICS: Mapping[str, Mapping[str, str]] = {
     "genai-bench": {**_PERCENTILES, "mean": "mean", "max": "max"},
     "inference-perf": {**_PERCENTILES, "p50": "median", "p999": "p99.9", "mean": "mean", "max": "max"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """`aliases` give another tool's name for the same quantity, {stat} standing for mean or percentile.
-
-    `differs` says how a tool's namesake is another quantity, or under which condition an alias stops being
-    the same. `scheduled` are the aliases when times count from the schedule; None where that makes no
-    difference. `source` is where the definition comes from, empty for our own.
-    """
-
-    formula: str
-    words: str
-    unit: str
-    source: str = ""
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    differs: Mapping[str, str] = field(default_factory=dict)
-    scheduled: Mapping[str, str] | None = None
 
 
 _WHOLE_RUN = "counts from the first start to the last end, ramp-up and drain included"
@@ -299,16 +290,7 @@ _DEFINITIONS: Mapping[str, Definition] = {
             "guidellm": "leaves out answers without TPOT",
         },
     ),
-    "outside_ttft": Definition(
-        "client's mean TTFT from send - server's mean TTFT",
-        "network, HTTP server and client: what the engine does not see",
-        "ms",
-    ),
-    "prefix_hit_share": Definition(
-        "prompt tokens found in the server's prefix cache / looked up", "as the server counts", "%"
-    ),
-    "preemptions": Definition("preempted requests, as the server counts", "its KV cache was too small", ""),
-    "kv_cache": Definition("share of the KV cache in use", "sampled while the load lasted", "%"),
+    **GLOSSARY,
 }  # fmt: skip
 
 

@@ -62,7 +62,9 @@ def _first_token(view: View, tokens: Tokens) -> Iterator[Metric]:
     rows = view.window.rows
     yield from _until(view, "ttft", tokens.first_ns, _start_ns(view))
     if view.facts.open_loop:
-        yield from _until(view, "ttft_send", tokens.first_ns, view.samples.sent_ns[rows])
+        # What was never sent has no time from then; it counts in that from its schedule.
+        sent_ns = view.samples.sent_ns[rows]
+        yield from _until(view, "ttft_send", tokens.first_ns, sent_ns, sent_ns != NOT_SEEN)
     if np.any((tokens.answer_ns != tokens.first_ns) & (tokens.answer_ns != NOT_SEEN)):
         yield from _until(view, "ttfot", tokens.answer_ns, _start_ns(view))
 
@@ -73,13 +75,18 @@ def _end_to_end(view: View, tokens: Tokens) -> Iterator[Metric]:
 
 
 def _until(
-    view: View, name: str, instants_ns: NDArray[np.int64], start_ns: NDArray[np.int64]
+    view: View,
+    name: str,
+    instants_ns: NDArray[np.int64],
+    start_ns: NDArray[np.int64],
+    among: Bools | None = None,
 ) -> Iterator[Metric]:
     """Percentiles and mean of the time to an instant; requests that still wait for it are lower bounds."""
     rows = view.window.rows
-    chosen = view.times.has_latency[rows] & (view.ok | view.times.waited[rows])
-    seen = instants_ns != NOT_SEEN
-    chosen &= seen | view.times.waited[rows]
+    seen, waited = instants_ns != NOT_SEEN, view.times.waited[rows]
+    chosen = (view.ok & seen) | waited
+    if among is not None:
+        chosen &= among
     spans_ns = np.where(seen, instants_ns, view.times.finished_ns[rows]) - start_ns
     latencies = latencies_of(spans_ns[chosen], ~seen[chosen])
     for suffix, label, q in _THREE:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.workload import Outcome, StreamedAnswer, TokenTimes
@@ -18,16 +19,17 @@ from aifbench.workloads.reference_plan import ReferencePlan
 from aifbench.workloads.reference_process import ReferenceServer
 from aifbench.workloads.sse import events
 
-_SENT = re.compile(rb'"aifbench_sent_ns": ?(\d+)')
-_RECEIVED = re.compile(rb'"aifbench_received_ns": ?(\d+)')
+_SENT = re.compile(rb'"aifbench_sent_ns": *(\d+)')
+_RECEIVED = re.compile(rb'"aifbench_received_ns": *(\d+)')
 _MODEL = "reference"
 
 
 class Calibrated(Generate):
     """Generate, against a reference server that this worker starts; `plan` is its timing.
 
-    `notes` has the errors in milliseconds, by quantile: what was reported less what was true, for the time to
-    the first token and the gaps, and the way of an event from the server's send to the client's stamp.
+    `notes` has, in milliseconds and by quantile, what was true and the error: what was reported less what was
+    true, for the time to the first token and the gaps; and the way of an event from the server's send to the
+    client's stamp.
     """
 
     address: tuple[str, int]
@@ -36,10 +38,10 @@ class Calibrated(Generate):
         super().__init__(source, _MODEL, **options)
         self._server = ReferenceServer(ReferencePlan(**plan, stamps=True, model=_MODEL))
         self._is_running = False
-        # Reported and true, of every answer; and of the gaps.
+        # Of every answer: the time to its first token, reported and true; when its events arrived, and when
+        # they were sent, as two rows.
         self._ttft_ns: list[tuple[int, int]] = []
-        self._gaps_ns: list[tuple[Sequence[int], Sequence[int]]] = []
-        self._ways_ns: list[int] = []
+        self._stamps_ns: list[NDArray[np.int64]] = []
 
     def open(self, endpoint: Endpoint) -> None:
         del endpoint
@@ -65,21 +67,21 @@ class Calibrated(Generate):
     def _compare(self, received_ns: int, sent_ns: Sequence[int], arrived_ns: Sequence[int]) -> None:
         # From when the server had the request: the way there is the network's, a few microseconds here.
         self._ttft_ns.append((arrived_ns[0] - received_ns, sent_ns[0] - received_ns))
-        self._gaps_ns.append((arrived_ns, sent_ns))
-        self._ways_ns += [arrived - sent for arrived, sent in zip(arrived_ns, sent_ns, strict=True)]
+        self._stamps_ns.append(np.array([arrived_ns, sent_ns], np.int64))
 
     def notes(self) -> dict[str, float]:
         """Empty when nothing was answered."""
         if not self._ttft_ns:
             return {}
         ttft = np.array(self._ttft_ns, np.float64) / 1e6
-        reported, true = (
-            np.concatenate([np.diff(pair[side]) for pair in self._gaps_ns]) / 1e6 for side in (0, 1)
-        )
-        found = {"answers": float(len(ttft)), "tokens": float(len(self._ways_ns))}
+        reported, true = np.concatenate([np.diff(stamps) for stamps in self._stamps_ns], axis=1) / 1e6
+        ways_ns = np.concatenate([arrived - sent for arrived, sent in self._stamps_ns])
+        found = {"answers": float(len(ttft)), "tokens": float(len(ways_ns))}
         for name, ours, truth in (("ttft", ttft[:, 0], ttft[:, 1]), ("gap", reported, true)):
             for suffix, q in (("p50", 0.5), ("p99", 0.99)):
                 if len(ours):
-                    found[f"{name}_error_{suffix}_ms"] = float(np.quantile(ours, q) - np.quantile(truth, q))
-        found["way_p99_ms"] = float(np.quantile(np.array(self._ways_ns), 0.99) / 1e6)
+                    true_ms = float(np.quantile(truth, q))
+                    found[f"{name}_true_{suffix}_ms"] = true_ms
+                    found[f"{name}_error_{suffix}_ms"] = float(np.quantile(ours, q)) - true_ms
+        found["way_p99_ms"] = float(np.quantile(ways_ns, 0.99) / 1e6)
         return found

@@ -1,11 +1,11 @@
-"""Inference as load: generated answers, streamed or whole, conversations, constrained answers, embeddings.
+"""Inference as load: generated answers, conversations, constrained answers, embeddings.
 
 Requests are prepared before the load as far as memory allows; answers are read after it.
 """
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -113,24 +113,17 @@ class Generate:
     def interpret_stream(self, index: int, status: int, answer: StreamedAnswer) -> tuple[Outcome, TokenTimes]:
         del status
         reading = self._dialect.read_stream(events(answer.body))
-        return self.judge(index, reading), token_times(reading, answer)
+        return self.judge(index, reading), token_times(reading, answer.arrived_ns(reading.content_ends))
 
     def judge(self, index: int, reading: Reading) -> Outcome:
         """OK only for an answer that came to its end and has content."""
-        tokens = reading.output_tokens or len(reading.content_ends)
-        if reading.error:
-            return Outcome(OutcomeKind.SERVER_ERROR, tokens, error=f"error in the stream: {reading.error}")
-        if reading.finish is Finish.NONE and not reading.is_done:
-            return Outcome(OutcomeKind.BROKEN, tokens, error="the stream ended without a finish reason")
-        if not reading.content_ends:
-            return Outcome(OutcomeKind.WRONG, 0, error="an answer without content")
-        return Outcome(OutcomeKind.OK, tokens, self.qualities(index, reading))
+        return flaw(reading) or Outcome(OutcomeKind.OK, tokens_in(reading), self.qualities(index, reading))
 
     def qualities(self, index: int, reading: Reading) -> tuple[float, ...]:
-        asked = self.asked_tokens(index)
-        if not self._exact or asked is None or reading.output_tokens is None:
+        if not self._exact or reading.output_tokens is None:
             return ()
-        return (float(reading.output_tokens == asked),)
+        asked = self.asked_tokens(index)
+        return () if asked is None else (float(reading.output_tokens == asked),)
 
     def asked_tokens(self, index: int) -> int | None:
         return self._source.prompt(index).output_tokens
@@ -219,9 +212,15 @@ class Converse(Generate):
     def prepare(self, indices: Iterable[int]) -> None:
         """Nothing can be made ahead."""
 
-    def learn(self, index: int, body: bytes) -> None:
+    def learn(self, index: int, body: bytes) -> bool:
+        """Keep an answer for the turns after it; False when it is none, and the conversation is over."""
         reading = self._dialect.read_stream(events(body))
-        self._answers.setdefault(index // self._turns, []).append(reading.text)
+        number = index // self._turns
+        if flaw(reading) is not None:
+            self._answers.pop(number, None)
+            return False
+        self._answers.setdefault(number, []).append(reading.text)
+        return True
 
     def _make(self, index: int) -> bytes:
         number, turn = divmod(index, self._turns)
@@ -278,15 +277,32 @@ class Embed:
         return http_request(self._endpoint, "/v1/embeddings", body, accept="application/json")
 
 
-def token_times(reading: Reading, answer: StreamedAnswer) -> TokenTimes:
+def flaw(reading: Reading) -> Outcome | None:
+    """What is wrong with an answer, whatever was asked for; None for one that came to its end."""
+    tokens = tokens_in(reading)
+    if reading.fault:
+        return Outcome(OutcomeKind.PROTOCOL, tokens, error=reading.fault)
+    if reading.error:
+        return Outcome(OutcomeKind.SERVER_ERROR, tokens, error=f"error in the stream: {reading.error}")
+    if reading.finish is Finish.NONE and not reading.is_done:
+        return Outcome(OutcomeKind.BROKEN, tokens, error="the stream ended without a finish reason")
+    if not reading.content_ends:
+        return Outcome(OutcomeKind.WRONG, 0, error="an answer without content")
+    return None
+
+
+def tokens_in(reading: Reading) -> int:
+    """Tokens of the answer: as the server says, else one for each piece with content."""
+    return len(reading.content_ends) if reading.output_tokens is None else reading.output_tokens
+
+
+def token_times(reading: Reading, content_ns: Sequence[int]) -> TokenTimes:
     """When what was read had arrived, and how many tokens it was by the best count there is."""
-    content_ns = answer.arrived_ns(reading.content_ends)
-    chunks = len(content_ns)
-    output_tokens = reading.output_tokens if reading.output_tokens is not None else chunks
+    output_tokens = tokens_in(reading)
     return TokenTimes(
         content_ns=content_ns,
         answer_ns=content_ns[reading.answer_at] if reading.answer_at is not None else NOT_SEEN,
-        first_tokens=first_tokens(reading, chunks, output_tokens),
+        first_tokens=_first_tokens(reading, len(content_ns), output_tokens),
         prompt_tokens=reading.prompt_tokens or 0,
         cached_tokens=reading.cached_tokens or 0,
         output_tokens=output_tokens,
@@ -295,7 +311,7 @@ def token_times(reading: Reading, answer: StreamedAnswer) -> TokenTimes:
     )
 
 
-def first_tokens(reading: Reading, chunks: int, output_tokens: int) -> int:
+def _first_tokens(reading: Reading, chunks: int, output_tokens: int) -> int:
     """Tokens in the first piece: as told, else as many as in a piece on average."""
     if reading.first_tokens is not None:
         return reading.first_tokens

@@ -1,15 +1,18 @@
 """Generation through the vendor's `openai` package, as an application would do it: to show what it costs."""
 
 import time
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import WorkloadError
 from aifbench.load.tls import client_context
-from aifbench.load.workload import Outcome, OutcomeKind, TokenCount, TokenTimes
-from aifbench.workloads.inference import first_tokens
+from aifbench.load.wire_loop import kind_of_status
+from aifbench.load.workload import Outcome, OutcomeKind
+from aifbench.workloads.inference import flaw, token_times, tokens_in
 from aifbench.workloads.openai_dialect import DIALECTS, Reading, error_text
 from aifbench.workloads.prompts import PromptSource, load_source
 
@@ -60,22 +63,39 @@ class Generate:
             self._client.close()
 
     def perform(self, index: int) -> Outcome:
+        """What came before a failure keeps its times."""
+        reading, stamps = Reading(), array("q")
+        failed = self._generate(index, reading, stamps) or flaw(reading)
+        outcome = failed or Outcome(OutcomeKind.OK, tokens_in(reading), self._qualities(index, reading))
+        first_ns = stamps[0] if stamps else 0
+        return replace(outcome, first_byte_ns=first_ns, tokens=token_times(reading, stamps))
+
+    def _generate(self, index: int, reading: Reading, stamps: "array[int]") -> Outcome | None:
+        """Receive into `reading` and `stamps`; what went wrong, if anything did."""
+        import httpx
         import openai
 
         try:
-            return self._generate(index)
+            for chunk in self._stream(index):
+                now_ns = time.perf_counter_ns()
+                self._dialect.read_event(reading, chunk.model_dump())
+                if len(reading.content_ends) > len(stamps):
+                    stamps.append(now_ns)
         except openai.APIStatusError as error:
-            return Outcome(
-                _kind(error.status_code), 0, error=f"HTTP {error.status_code} {error_text(error.body)}"
-            )
+            text = f"HTTP {error.status_code} {error_text(error.body)}"
+            return Outcome(kind_of_status(error.status_code), 0, error=text)
         except openai.APIConnectionError as error:
-            return Outcome(OutcomeKind.CONNECT, 0, error=error_text(error.__cause__ or error))
+            cause = error.__cause__
+            kind = OutcomeKind.CONNECT if isinstance(cause, httpx.ConnectError) else OutcomeKind.BROKEN
+            return Outcome(kind, 0, error=error_text(cause or error))
         except openai.APIError as error:
-            return Outcome(
-                OutcomeKind.SERVER_ERROR, 0, error=f"error in the stream: {error_text(error.message)}"
-            )
+            text = f"error in the stream: {error_text(error.message)}"
+            return Outcome(OutcomeKind.SERVER_ERROR, 0, error=text)
+        except httpx.TransportError as error:  # what ends a stream comes as it is
+            return Outcome(OutcomeKind.BROKEN, 0, error=error_text(error))
+        return None
 
-    def _generate(self, index: int) -> Outcome:
+    def _stream(self, index: int) -> Iterable[Any]:
         prompt = self._source.prompt(index)
         if prompt.token_ids:
             words = self._dialect.ids_prompt(prompt.token_ids)
@@ -83,48 +103,18 @@ class Generate:
             words = self._dialect.message_prompt(prompt.messages)
         else:
             words = self._dialect.text_prompt(prompt.text)
+        if prompt.output_tokens is not None:
+            words["max_tokens"] = prompt.output_tokens
+        if self._usage:
+            words["stream_options"] = self._usage
         target = self._client.chat.completions if self._api == "chat" else self._client.completions
-        stream = target.create(
-            model=self._model,
-            stream=True,
-            temperature=0,
-            max_tokens=prompt.output_tokens,
-            extra_body=self._extra,
-            **({"stream_options": self._usage} if self._usage else {}),
-            **words,
+        stream: Iterable[Any] = target.create(
+            model=self._model, stream=True, temperature=0, extra_body=self._extra, **words
         )
-        reading, stamps = Reading(), []
-        for chunk in stream:
-            now_ns = time.perf_counter_ns()
-            before = len(reading.content_ends)
-            self._dialect.read_event(reading, chunk.model_dump())
-            if len(reading.content_ends) > before:
-                stamps.append(now_ns)
-        return self._outcome(reading, stamps, prompt.output_tokens)
+        return stream
 
-    def _outcome(self, reading: Reading, stamps: list[int], asked: int | None) -> Outcome:
-        tokens = reading.output_tokens if reading.output_tokens is not None else len(stamps)
-        if not stamps:
-            return Outcome(OutcomeKind.WRONG, 0, error="an answer without content")
-        known = self._exact and asked is not None and reading.output_tokens is not None
-        return Outcome(
-            OutcomeKind.OK,
-            tokens,
-            (float(reading.output_tokens == asked),) if known else (),
-            first_byte_ns=stamps[0],
-            tokens=TokenTimes(
-                content_ns=stamps,
-                answer_ns=stamps[reading.answer_at or 0],
-                first_tokens=first_tokens(reading, len(stamps), tokens),
-                prompt_tokens=reading.prompt_tokens or 0,
-                output_tokens=tokens,
-                counted=TokenCount.CHUNKS if reading.output_tokens is None else TokenCount.USAGE,
-                finish=reading.finish,
-            ),
-        )
-
-
-def _kind(status: int) -> OutcomeKind:
-    if status in (429, 503):
-        return OutcomeKind.THROTTLED
-    return OutcomeKind.CLIENT_ERROR if status < 500 else OutcomeKind.SERVER_ERROR
+    def _qualities(self, index: int, reading: Reading) -> tuple[float, ...]:
+        if not self._exact or reading.output_tokens is None:
+            return ()
+        asked = self._source.prompt(index).output_tokens
+        return () if asked is None else (float(reading.output_tokens == asked),)

@@ -1,10 +1,11 @@
-"""The wire dialect of OpenAI-compatible servers: request bodies, and what streamed and whole answers say.
+"""The wire dialect of OpenAI-compatible servers: request bodies, and what streamed answers say.
 
 Everything that another dialect would do differently is here; the workloads above know none of it.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from aifbench.errors import WorkloadError
 from aifbench.load.workload import Finish
 
 DONE = b"[DONE]"
+_decode = json.JSONDecoder().raw_decode
 _FINISHES = {"stop": Finish.STOP, "length": Finish.LENGTH}
 
 
@@ -21,19 +23,25 @@ class Reading:
 
     `content_ends` says where in the body each piece with content ends; `answer_at` is the number of the first
     one that is not reasoning. Token counts are None where the server does not tell; `first_tokens` is the
-    number of tokens in the first piece.
+    number of tokens in the first piece. `error` is what the server says instead, `fault` what cannot be read.
     """
 
     content_ends: list[int] = field(default_factory=list)
     answer_at: int | None = None
-    text: str = ""
+    texts: list[str] = field(default_factory=list)
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     output_tokens: int | None = None
     first_tokens: int | None = None
     finish: Finish = Finish.NONE
     error: str = ""
+    fault: str = ""
     is_done: bool = False
+
+    @property
+    def text(self) -> str:
+        """All of the answer but the reasoning."""
+        return "".join(self.texts)
 
 
 class OpenAIDialect:
@@ -66,54 +74,46 @@ class OpenAIDialect:
         raise NotImplementedError
 
     def read_stream(self, events: Iterable[tuple[int, bytes]]) -> Reading:
-        """What a stream says, as far as it came. Raises ValueError for an event that is no JSON object."""
+        """What a stream says, as far as it came and can be read."""
         reading = Reading()
         for end, data in events:
             if data == DONE:
                 reading.is_done = True
                 break
-            event = json.loads(data)
-            if not isinstance(event, dict):
-                raise ValueError(f"an event is {data[:60]!r}, not an object")
-            if event.get("error"):
-                reading.error = error_text(event["error"])
+            if not data:
+                continue
+            try:
+                event = _decoded(data)
+                if event.get("error"):
+                    reading.error = error_text(event["error"])
+                    break
+                self.read_event(reading, event, end)
+            except (ValueError, TypeError, AttributeError, LookupError):
+                reading.fault = f"an event that cannot be read: {data[:60]!r}"
                 break
-            self.read_event(reading, event, end)
-        return reading
-
-    def read_whole(self, body: bytes) -> Reading:
-        """What an answer that was not streamed says; it has no pieces. Raises ValueError."""
-        answer = json.loads(body)
-        reading = Reading(is_done=True)
-        if not isinstance(answer, dict) or answer.get("error"):
-            reading.error = error_text(answer.get("error") if isinstance(answer, dict) else answer)
-            return reading
-        choice: dict[str, Any] = next(iter(answer.get("choices") or ()), {})
-        reading.text = self._whole_text(choice)
-        reading.finish = _finish(choice)
-        _read_usage(reading, answer.get("usage"))
         return reading
 
     def read_event(self, reading: Reading, event: Mapping[str, Any], end: int = 0) -> None:
         """Add what one event says, which ends there in the body."""
-        choice = next(iter(event.get("choices") or ()), None)
-        if choice:
+        choices, usage = event.get("choices"), event.get("usage")
+        if choices:
+            choice = choices[0]
             answer, reasoning = self._piece(choice)
             if answer or reasoning:
                 if not reading.content_ends:
-                    reading.first_tokens = _tokens_so_far(choice, event.get("usage"))
-                if answer and reading.answer_at is None:
-                    reading.answer_at = len(reading.content_ends)
+                    reading.first_tokens = _tokens_so_far(choice, usage)
+                if answer:
+                    if reading.answer_at is None:
+                        reading.answer_at = len(reading.content_ends)
+                    reading.texts.append(answer)
                 reading.content_ends.append(end)
-                reading.text += answer
-            reading.finish = _finish(choice) or reading.finish
-        _read_usage(reading, event.get("usage"))
+            if reason := choice.get("finish_reason"):
+                reading.finish = _FINISHES.get(reason, Finish.OTHER)
+        if usage:
+            _read_usage(reading, usage)
 
     def _piece(self, choice: Mapping[str, Any]) -> tuple[str, str]:
-        """The answer's text and the reasoning in one streamed choice."""
-        raise NotImplementedError
-
-    def _whole_text(self, choice: Mapping[str, Any]) -> str:
+        """The answer's text and, where there is none, the reasoning in one streamed choice."""
         raise NotImplementedError
 
 
@@ -133,16 +133,12 @@ class ChatDialect(OpenAIDialect):
 
     def _piece(self, choice: Mapping[str, Any]) -> tuple[str, str]:
         delta = choice.get("delta") or {}
-        # Servers differ in the name; a call of a tool is an answer, too.
-        reasoning = delta.get("reasoning") or delta.get("reasoning_content") or ""
         answer = delta.get("content") or ""
-        calls = "".join(
-            (call.get("function") or {}).get("arguments") or "" for call in delta.get("tool_calls") or ()
-        )
-        return answer + calls, reasoning
-
-    def _whole_text(self, choice: Mapping[str, Any]) -> str:
-        return str((choice.get("message") or {}).get("content") or "")
+        if calls := delta.get("tool_calls"):  # an answer, too
+            answer += "".join(map(_call_text, calls))
+        if answer:
+            return answer, ""
+        return "", delta.get("reasoning") or delta.get("reasoning_content") or ""  # servers differ
 
 
 class CompletionDialect(OpenAIDialect):
@@ -161,9 +157,6 @@ class CompletionDialect(OpenAIDialect):
 
     def _piece(self, choice: Mapping[str, Any]) -> tuple[str, str]:
         return choice.get("text") or "", ""
-
-    def _whole_text(self, choice: Mapping[str, Any]) -> str:
-        return str(choice.get("text") or "")
 
 
 DIALECTS: Mapping[str, type[OpenAIDialect]] = {"chat": ChatDialect, "completions": CompletionDialect}
@@ -185,9 +178,19 @@ def read_embeddings(body: bytes) -> tuple[int, int]:
     return len(data), int((answer.get("usage") or {}).get("prompt_tokens") or 0)
 
 
-def _finish(choice: Mapping[str, Any]) -> Finish:
-    reason = choice.get("finish_reason")
-    return _FINISHES.get(reason, Finish.OTHER) if reason else Finish.NONE
+def _decoded(data: bytes) -> Any:
+    """The JSON value; faster than `json.loads` for text that holds it and nothing else."""
+    text = str(data, "utf-8")
+    with suppress(ValueError):
+        value, end = _decode(text)
+        if end == len(text):
+            return value
+    return json.loads(text)
+
+
+def _call_text(call: Mapping[str, Any]) -> str:
+    function = call.get("function") or {}
+    return (function.get("name") or "") + (function.get("arguments") or "")
 
 
 def _tokens_so_far(choice: Mapping[str, Any], usage: Any) -> int | None:
@@ -195,20 +198,20 @@ def _tokens_so_far(choice: Mapping[str, Any], usage: Any) -> int | None:
     ids = choice.get("token_ids")
     if isinstance(ids, list) and ids:
         return len(ids)
-    return (
-        int(usage["completion_tokens"])
-        if isinstance(usage, Mapping) and usage.get("completion_tokens")
-        else None
-    )
+    return (_count(usage, "completion_tokens") or None) if usage else None
 
 
 def _read_usage(reading: Reading, usage: Any) -> None:
-    if not isinstance(usage, Mapping):
-        return
-    if usage.get("prompt_tokens") is not None:
-        reading.prompt_tokens = int(usage["prompt_tokens"])
-    if usage.get("completion_tokens") is not None:
-        reading.output_tokens = int(usage["completion_tokens"])
-    details = usage.get("prompt_tokens_details")
-    if isinstance(details, Mapping) and details.get("cached_tokens") is not None:
-        reading.cached_tokens = int(details["cached_tokens"])
+    prompt_tokens, output_tokens = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    if prompt_tokens is not None:
+        reading.prompt_tokens = prompt_tokens
+    if output_tokens is not None:
+        reading.output_tokens = output_tokens
+    if details := usage.get("prompt_tokens_details"):
+        reading.cached_tokens = _count(details, "cached_tokens")
+
+
+def _count(counts: Any, name: str) -> int | None:
+    """A number of tokens; None for what cannot be one."""
+    value = counts.get(name)
+    return value if type(value) is int and 0 <= value < 2**32 else None

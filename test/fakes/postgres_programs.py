@@ -1,0 +1,67 @@
+"""A stand-in for `postgres` and `initdb`, by the name it is installed under: their options, and their log's words.
+
+`FAKE_POSTGRES_DIR` names a directory: every call appends its name, arguments and password file's contents to
+`calls`, one JSON object a line. While it holds a file `refuses`, `postgres` says what is in it and ends; with
+`hangs` it takes no notice of a fast shutdown. Nobody is served: connections are taken and left alone.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+VERSION = "18.4"
+
+
+def _log(kind: str, text: str) -> None:
+    print(f"2026-01-01 00:00:00.000 UTC [1] {kind}:  {text}", file=sys.stderr, flush=True)
+
+
+def _end(*_: object) -> NoReturn:
+    _log("LOG", "database system is shut down")
+    os._exit(0)
+
+
+def _initdb(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    (directory / "PG_VERSION").write_text(VERSION.partition(".")[0])
+    print("creating configuration files ... ok")
+
+
+def _postgres(words: list[str], tricks: Path) -> None:
+    if (tricks / "refuses").exists():
+        _log("FATAL", (tricks / "refuses").read_text())
+        sys.exit(1)
+    hangs = (tricks / "hangs").exists()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as long as somebody is connected
+    signal.signal(signal.SIGINT, signal.SIG_IGN if hangs else _end)
+    signal.signal(signal.SIGQUIT, _end)
+    host = next(word for word in words if word.startswith("listen_addresses=")).partition("=")[2]
+    with socket.create_server((host, int(words[words.index("-p") + 1]))):
+        _log("LOG", "database system is ready to accept connections")
+        while True:
+            time.sleep(60)
+
+
+def main() -> None:
+    name, words = Path(sys.argv[0]).name, sys.argv[1:]
+    if words == ["--version"]:
+        print(f"{name} (PostgreSQL) {VERSION} (Fake {VERSION}-1)")
+        return
+    tricks = Path(os.environ["FAKE_POSTGRES_DIR"])
+    secret = next((word.partition("=")[2] for word in words if word.startswith("--pwfile=")), "")
+    password = Path(secret).read_text() if secret else ""
+    with (tricks / "calls").open("a") as calls:
+        calls.write(json.dumps({"name": name, "words": words, "password": password}) + "\n")
+    if name == "initdb":
+        _initdb(Path(words[words.index("-D") + 1]))
+    else:
+        _postgres(words, tricks)
+
+
+if __name__ == "__main__":
+    main()

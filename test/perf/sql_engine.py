@@ -1,0 +1,171 @@
+"""The same prepared point select of a real PostgreSQL by pgbench and by our SQL engine.
+
+Closed loop: 4 clients each, ours in 4 worker processes, runs of both sides in turn. Open loop: how late our
+operations are sent at 70 % of the capacity just found, beside pgbench's own schedule lag at that rate.
+Needs the programs of a PostgreSQL server on the path.
+"""
+
+import os
+import pwd
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from test.perf.claims import Line, options, ratios, show
+
+from aifbench.cluster.endpoint import Endpoint
+from aifbench.load.arrivals import AnyArrivals, Closed, Poisson, to_json
+from aifbench.load.fleet import Fleet, LocalLauncher
+from aifbench.load.plan import PhasePlan, StreamPlan
+from aifbench.load.progress import Silent
+from aifbench.load.samples import Samples
+
+CLIENTS = 4
+CONNECTIONS = 4  # of each worker, for the open loop
+ROWS_PER_SCALE = 100_000
+LOAD_SHARE = 0.7
+_NOBODY = "nobody"  # PostgreSQL refuses to run as root
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    scale: int
+    seconds: float
+    warmup_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    endpoint: Endpoint
+    programs: Path
+    password: str
+
+    def pgbench(self, *arguments: str) -> str:
+        where = ["-h", self.endpoint.host, "-p", str(self.endpoint.port), "-U", "bench"]
+        done = subprocess.run(
+            [self.programs / "pgbench", *where, *arguments, "bench"],
+            env={**os.environ, "PGPASSWORD": self.password},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+
+@contextmanager
+def postgres(directory: Path) -> Iterator[Server]:
+    programs = Path(shutil.which("initdb") or "/nowhere").resolve().parent
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    data, secret = directory / "data", directory / "secret"
+    secret.write_text(secrets.token_hex(16))
+    secret.chmod(0o600)
+    as_user: Mapping[str, str | int] = {}
+    if os.geteuid() == 0:
+        user = pwd.getpwnam(_NOBODY)
+        as_user = {"user": user.pw_uid, "group": user.pw_gid}
+        for path in (directory, secret):
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+    def run(program: str, *arguments: str | Path) -> None:
+        command = [programs / program, *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory, **as_user)  # type: ignore[call-overload]
+
+    init = ["-U", "bench", "--auth=scram-sha-256", f"--pwfile={secret}", "-N"]
+    run("initdb", "-D", data, *init)
+    settings = f"-p {port} -k {directory} -c listen_addresses=127.0.0.1 -c shared_buffers=256MB"
+    run("pg_ctl", "-D", data, "-w", "-l", directory / "log", "-o", settings, "start")
+    try:
+        server = Server(Endpoint("127.0.0.1", port, secret_file=secret), programs, secret.read_text())
+        where = ["-h", "127.0.0.1", "-p", str(port), "-U", "bench"]
+        environment = {**os.environ, "PGPASSWORD": server.password}
+        subprocess.run([programs / "createdb", *where, "bench"], env=environment, check=True)
+        yield server
+    finally:
+        run("pg_ctl", "-D", data, "-m", "fast", "stop")
+
+
+def pgbench_tps(server: Server, sizes: Sizes) -> float:
+    """Of the second of two runs, so that it too is warm."""
+    select = ["-S", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", str(CLIENTS)]
+    server.pgbench(*select, "-T", str(max(1, round(sizes.warmup_s))))
+    text = server.pgbench(*select, "-T", str(round(sizes.seconds)))
+    return _number(r"tps = ([\d.]+)", text)
+
+
+def pgbench_lag_ms(server: Server, sizes: Sizes, rate_per_s: float) -> float:
+    """The mean: pgbench prints no percentiles."""
+    select = ["-S", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", str(CLIENTS)]
+    text = server.pgbench(*select, "-T", str(round(sizes.seconds)), "-R", str(round(rate_per_s)))
+    return _number(r"lag: avg ([\d.]+)", text)
+
+
+def _number(pattern: str, text: str) -> float:
+    found = re.search(pattern, text)
+    assert found, text
+    return float(found[1])
+
+
+def ours(fleet: Fleet, server: Server, sizes: Sizes, arrivals: AnyArrivals) -> Samples:
+    """The operations sent in the measured time."""
+    stream = StreamPlan(
+        "point",
+        "aifbench.workloads.sql_points:PointRead",
+        {"rows": sizes.scale * ROWS_PER_SCALE, "connections": CONNECTIONS},
+        to_json(arrivals),
+        workers=CLIENTS,
+        via="sql",
+    )
+    plan = PhasePlan("p", (stream,), server.endpoint, warmup_s=sizes.warmup_s, measure_s=sizes.seconds)
+    outcome = fleet.run(plan, Silent(), watch=str)
+    samples = outcome.samples(stream)
+    reports = outcome.reports(stream)
+    assert samples.ok.all(), (outcome.problem, [(report.failure, report.errors) for report in reports])
+    return samples.select(samples.intended_ns >= sizes.warmup_s * 1e9)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = options(str(__doc__))
+    parser.add_argument("--quick", action="store_true", help="small and short: whether it works")
+    arguments = parser.parse_args(argv)
+    sizes = Sizes(1, 1.0, 0.5) if arguments.quick else Sizes(10, 4.0, 1.0)
+    theirs = Line("pgbench -S -M prepared, 4 clients", "tps")
+    mine = Line("our engine, 4 worker processes", "tps")
+    lag = Line("open loop: lag p99 at 70 % of capacity", "ms", at_most=2.0)
+    lag_mean = Line("  mean lag", "ms")
+    their_lag = Line("  pgbench's mean lag at the same rate", "ms")
+    response = Line("  response time p99 from schedule", "ms")
+    with (
+        tempfile.TemporaryDirectory() as name,
+        postgres(Path(name)) as server,
+        tempfile.TemporaryDirectory() as work,
+        Fleet(Path(work), LocalLauncher(), workers=CLIENTS) as fleet,
+    ):
+        server.pgbench("-i", "-q", "-s", str(sizes.scale))
+        for _ in range(arguments.repeats):
+            theirs.values.append(pgbench_tps(server, sizes))
+            closed = ours(fleet, server, sizes, Closed(CLIENTS))
+            mine.values.append(len(closed) / sizes.seconds)
+            rate_per_s = LOAD_SHARE * mine.values[-1]
+            opened = ours(fleet, server, sizes, Poisson(rate_per_s))
+            lag.values.append(float(np.quantile(opened.lag_ns, 0.99)) / 1e6)
+            lag_mean.values.append(float(np.mean(opened.lag_ns)) / 1e6)
+            spans_ns = opened.finished_ns - opened.intended_ns
+            response.values.append(float(np.quantile(spans_ns, 0.99)) / 1e6)
+            their_lag.values.append(pgbench_lag_ms(server, sizes, rate_per_s))
+    ratio = Line("  ratio ours / pgbench", "", ratios(mine, theirs), at_least=0.9)
+    lines = [theirs, mine, ratio, lag, lag_mean, their_lag, response]
+    return show("PostgreSQL point select", lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
