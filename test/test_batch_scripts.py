@@ -49,10 +49,14 @@ class ScriptFiles(unittest.TestCase):
             service = script.stem.removeprefix("start_")
             self.assertRegex(script.read_text(), rf"(?m)^serve {service}$", script)
 
+    def test_no_script_evaluates_what_it_is_given(self) -> None:
+        for script in [*ENTRY_SCRIPTS, *sorted((SCRIPTS / "lib").glob("*.sh"))]:
+            self.assertNotRegex(script.read_text(), r"(?m)^[^#]*\beval\b", script)
+
     def test_images_are_pinned(self) -> None:
         for line in (PULL.parent / "images.list").read_text().splitlines():
             if line and not line.startswith("#"):
-                self.assertRegex(line, r"^[a-z0-9-]+\s+docker://[\w./-]+:v?\d[\w.]+$")
+                self.assertRegex(line, r"^[a-z0-9-]+\s+docker://[\w./-]+:v?\d[\w.-]+$")
 
 
 class ServiceCase(unittest.TestCase):
@@ -95,11 +99,10 @@ class ServiceCase(unittest.TestCase):
         self.environment["PATH"] = f"{self.dir}/bin:/usr/bin:/bin"
         return image
 
-    def start(self, **environment: str) -> str:
+    def start(self, script: str = "start_chroma.sh", **environment: str) -> str:
         self.environment |= environment
         log = self.dir / "%j.log"
-        spec = JobSpec("a-chroma", SCRIPTS / "start_chroma.sh", log, self.dir, self.environment)
-        return self.scheduler.submit(spec)
+        return self.scheduler.submit(JobSpec("a", SCRIPTS / script, log, self.dir, self.environment))
 
     def info(self, job_id: str) -> JobInfo:
         return self.scheduler.poll([job_id])[job_id]
@@ -252,6 +255,208 @@ class StartChroma(ServiceCase):
         job_id = self.start()
         self.announced(job_id)
         self.assertIn(f"running {self.dir}/venv/bin/chroma", self.log(job_id))
+
+
+class StartVLLM(ServiceCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.model = self.dir / "models/small"
+        self.model.mkdir(parents=True)
+        (self.model / "config.json").write_text("{}")
+        self.environment |= {
+            "AIFBENCH_VLLM_MODEL": str(self.model),
+            "AIFBENCH_CACHE_DIR": str(self.dir / "cache"),
+            "FAKE_VLLM_DIR": str(self.tricks),
+            "HOME": str(self.dir),
+            "CUDA_VISIBLE_DEVICES": "",
+            "HF_TOKEN": "",
+            "HF_HOME": "",
+        }
+
+    def install_vllm(self, version: str = "0.32.0+cpu") -> None:
+        venv = self.dir / "venv"
+        install("vllm_server", "vllm", venv / "bin", str(make_venv(venv, "vllm", version)))
+        self.environment["AIFBENCH_VLLM_VENV"] = str(venv)
+
+    def install_vllm_image(self) -> Path:
+        image = self.dir / "images/vllm.sif"
+        install("vllm_server", "vllm", image / "bin")
+        image.with_name("vllm.sif.source").write_text("docker://docker.io/vllm/vllm-openai:v0.32.0\n")
+        install("apptainer", "apptainer", self.dir / "bin")
+        self.environment["PATH"] = f"{self.dir}/bin:/usr/bin:/bin"
+        self.environment["FAKE_APPTAINER_LOG"] = str(self.dir / "apptainer.log")
+        self.environment["APPTAINERENV_FAKE_VLLM_DIR"] = str(self.tricks)
+        return image
+
+    def start_vllm(self, **environment: str) -> str:
+        return self.start("start_vllm.sh", **environment)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Arguments and environment of every vllm so far, by rank."""
+        path = self.tricks / "starts"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return sorted(map(json.loads, lines), key=lambda start: str(start["rank"]))
+
+    def test_it_serves_with_a_key_that_is_on_no_command_line(self) -> None:
+        self.install_vllm()
+        job_id = self.start_vllm(AIFBENCH_VLLM_ARGS='--max-num-seqs\n64\n--x={"a": "$(id) b"}')
+        announced = self.announced(job_id)
+        self.assertEqual(
+            (announced.service, announced.auth, announced.version), ("vllm", "token", "0.32.0+cpu")
+        )
+        key = (self.dir / "job/secret").read_text().strip()
+        request = urllib.request.Request(f"http://127.0.0.1:{announced.port}/v1/models")
+        request.add_header("Authorization", f"Bearer {key}")
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            self.assertIn(b"tiny", answer.read())
+        (start,) = self.starts()
+        self.assertEqual(start["words"][:2], ["serve", str(self.model)])
+        self.assertEqual(start["words"][-3:], ["--max-num-seqs", "64", '--x={"a": "$(id) b"}'])
+        self.assertIn("--enforce-eager", start["words"])
+        inside = start["environment"]
+        self.assertEqual((inside["VLLM_API_KEY"], inside["HF_HUB_OFFLINE"]), (key, "1"))
+        self.assertEqual(inside["VLLM_CACHE_ROOT"], str(self.dir / "cache/vllm"))
+        self.assertNotIn(key, self.log(job_id) + str(start["words"]))
+
+    def test_two_nodes_without_slurm_are_two_processes(self) -> None:
+        self.install_vllm()
+        job_id = self.start_vllm(AIFBENCH_NODES="2")
+        eventually(lambda: len(self.starts()) == 2, "two processes start")
+        first, second = self.starts()
+        words = first["words"]
+        self.assertNotIn("--headless", words)
+        self.assertEqual(second["words"][-1], "--headless")
+        for name, value in (("--nnodes", "2"), ("--node-rank", "0"), ("--master-addr", "127.0.0.1")):
+            self.assertEqual(words[words.index(name) + 1], value)
+        self.assertEqual(words[words.index("--tensor-parallel-size") + 1], "2")
+        self.assertEqual(second["environment"]["VLLM_HOST_IP"], "127.0.0.1")
+        self.scheduler.cancel([job_id])
+        self.assertEqual(self.final(job_id).state, JobState.CANCELLED)
+        mark = f"AIFBENCH_LOCAL_JOB={self.dir}/state/jobs/{job_id}".encode()
+        eventually(lambda: not processes.carriers(mark), "every process is gone")
+
+    def test_when_one_of_the_nodes_ends_the_job_does_and_names_it(self) -> None:
+        self.install_vllm()
+        (self.tricks / "rank-1-dies").write_text("3")
+        job_id = self.start_vllm(AIFBENCH_NODES="2")
+        info = self.final(job_id)
+        self.assertEqual((info.state, info.exit_code), (JobState.FAILED, 3))
+        self.assertRegex(self.log(job_id), r"vllm rank 1 of 2 on \S+ ended by itself with status 3")
+
+    def test_an_image_gets_gpus_caches_and_model(self) -> None:
+        image = self.install_vllm_image()
+        job_id = self.start_vllm(SLURM_GPUS_ON_NODE="2", CUDA_VISIBLE_DEVICES="0,1", HF_TOKEN="hf_secret")
+        announced = self.announced(job_id)
+        self.assertEqual(announced.version, "0.32.0")
+        asked = json.loads((self.dir / "apptainer.log").read_text().splitlines()[-1])
+        self.assertEqual((asked["nv"], asked["cleanenv"], asked["image"]), (True, True, str(image)))
+        for folder in (self.model, self.dir / "cache", self.dir / "job"):
+            self.assertIn(str(folder), asked["bind"])
+        (start,) = self.starts()
+        self.assertEqual(start["environment"]["HF_TOKEN"], "hf_secret")
+        self.assertNotIn("--enforce-eager", start["words"])
+        self.assertEqual(start["words"][start["words"].index("--tensor-parallel-size") + 1], "2")
+        self.assertNotIn("hf_secret", self.log(job_id) + json.dumps(asked))
+
+    def test_a_token_file_goes_in_as_a_file(self) -> None:
+        self.install_vllm()
+        token = self.dir / "token"
+        token.write_text("hf_secret")
+        self.announced(self.start_vllm(AIFBENCH_HF_TOKEN_FILE=str(token), HF_TOKEN="another"))
+        (start,) = self.starts()
+        self.assertEqual(start["environment"]["HF_TOKEN_PATH"], str(token))
+        self.assertNotIn("HF_TOKEN", start["environment"])
+
+    def test_a_repository_is_fetched_and_so_not_offline(self) -> None:
+        self.install_vllm()
+        self.announced(self.start_vllm(AIFBENCH_VLLM_MODEL="org/model"))
+        (start,) = self.starts()
+        self.assertEqual(start["words"][1], "org/model")
+        self.assertNotIn("HF_HUB_OFFLINE", start["environment"])
+        self.assertNotIn("--served-model-name", start["words"])
+
+    def test_what_cannot_work_is_said_before_vllm_starts(self) -> None:
+        self.install_vllm("0.32.0")
+        gpus = {"CUDA_VISIBLE_DEVICES": "0,1"}
+        empty = self.dir / "models"
+        for environment, words in (
+            ({"AIFBENCH_VLLM_MODEL": "/no/such"}, "model folder /no/such does not exist on"),
+            ({"AIFBENCH_VLLM_MODEL": str(empty)}, "has no config.json"),
+            ({**gpus, "AIFBENCH_VLLM_GPUS": "4"}, "4 GPUs a node were asked for, and this job has 2"),
+            ({**gpus, "AIFBENCH_VLLM_TP": "4"}, "needs 4 GPUs a node, and this job has 2"),
+            (
+                {**gpus, "AIFBENCH_VLLM_TP": "1", "AIFBENCH_NODES": "2", "AIFBENCH_VLLM_PP": "1"},
+                "cannot be spread",
+            ),
+            ({"AIFBENCH_VLLM_EXECUTOR": "ray"}, "cannot use Ray on CPUs"),
+            ({"AIFBENCH_HF_TOKEN_FILE": "/no/token"}, "cannot read the Hugging Face token file"),
+        ):
+            before = dict(self.environment)
+            self.assertIn(words, self.failed(self.start_vllm(**environment)))
+            self.environment = before
+        self.assertEqual(self.starts(), [])
+
+    def test_neither_image_nor_program_names_the_installer(self) -> None:
+        self.assertIn("utils/vllm-cpu/install", self.failed(self.start_vllm()))
+
+
+class OnEveryNode(unittest.TestCase):
+    def test_in_a_slurm_job_every_node_runs_one_rank(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            srun = Path(name) / "srun"
+            srun.write_text('#!/bin/bash\nprintf \'%s\\n\' "$AIFBENCH_HEAD_ADDRESS $AIFBENCH_RANKS" "$@"\n')
+            srun.chmod(0o755)
+            code = (
+                f'set -eu; lib={SCRIPTS}/lib; . "$lib/service.sh"; . "$lib/nodes.sh"; address=10.3.0.7; '
+                f"job_dir={name}; use_nodes; on_every_node vllm serve --rank '{{rank}}'"
+            )
+            environment = {
+                "PATH": f"{name}:/usr/bin:/bin",
+                "SLURM_JOB_ID": "7",
+                "SLURM_JOB_NUM_NODES": "3",
+                "SLURM_JOB_NODELIST": "n[1-3]",
+            }
+            done = subprocess.run(
+                ["bash", "-c", code], env=environment, capture_output=True, text=True, check=False
+            )
+        self.assertEqual(
+            done.stdout.splitlines(),
+            [
+                "10.3.0.7 3",
+                *("--nodes=3", "--ntasks=3", "--ntasks-per-node=1", "--overlap", "--cpu-bind=none"),
+                *(
+                    "--kill-on-bad-exit=1",
+                    "bash",
+                    f"{SCRIPTS}/lib/rank.sh",
+                    "vllm",
+                    "serve",
+                    "--rank",
+                    "{rank}",
+                ),
+            ],
+            done.stderr,
+        )
+
+    def rank(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        given = {"PATH": "/usr/bin:/bin", "AIFBENCH_RANKS": "2", "AIFBENCH_HEAD_ADDRESS": "127.0.0.1"}
+        command = ["bash", str(SCRIPTS / "lib/rank.sh"), "x", "echo", "{rank} of {head}"]
+        return subprocess.run(
+            [*command, "--first--", "head", "--others--", "other"],
+            env={**given, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_words_are_for_one_rank_or_another(self) -> None:
+        for rank, expected in (("0", "0 of 127.0.0.1 head\n"), ("1", "1 of 127.0.0.1 other\n")):
+            done = self.rank(AIFBENCH_RANK=rank)
+            # One that ends by itself, even in peace, must take the others with it.
+            self.assertEqual((done.stdout, done.returncode), (expected, 1), done.stderr)
+
+    def test_the_first_rank_must_be_where_the_service_is_announced(self) -> None:
+        done = self.rank(AIFBENCH_RANK="0", AIFBENCH_HEAD_NODE="elsewhere")
+        self.assertIn("the job's script on elsewhere", done.stderr)
 
 
 class Secrets(ServiceCase):
@@ -424,14 +629,18 @@ class PullImages(unittest.TestCase):
     def pulls(self) -> int:
         return len(self.asked.read_text().splitlines()) if self.asked.exists() else 0
 
+    def listed(self) -> int:
+        lines = (PULL.parent / "images.list").read_text().splitlines()
+        return sum(1 for line in lines if line and not line.startswith("#"))
+
     def test_pulls_once_and_records_the_checksum(self) -> None:
         install("apptainer", "apptainer", self.dir / "bin")
         self.assertEqual(self.pull().returncode, 0)
         self.assertEqual((self.images / "chroma.sif").read_text(), CHROMA_IMAGE)
         self.assertEqual((self.images / "chroma.sif.source").read_text(), f"{CHROMA_IMAGE}\n")
         self.assertIn("chroma.sif: is there", self.pull("chroma").stdout)
-        self.assertEqual(self.pulls(), 1)
-        self.assertEqual(self.pull("--check").stdout, "chroma.sif: OK\n")
+        self.assertEqual(self.pulls(), self.listed())
+        self.assertIn("chroma.sif: OK\n", self.pull("--check").stdout)
 
     def test_goes_on_after_an_interruption_and_notices_another_version(self) -> None:
         install("apptainer", "apptainer", self.dir / "bin")
@@ -440,7 +649,7 @@ class PullImages(unittest.TestCase):
         self.assertEqual(self.pull().returncode, 0)
         (self.images / "chroma.sif.source").write_text("docker://docker.io/chromadb/chroma:1.0.0\n")
         self.assertEqual(self.pull().returncode, 0)
-        self.assertEqual(self.pulls(), 2)
+        self.assertEqual(self.pulls(), self.listed() + 1)
         self.assertEqual(self.pull("--check").returncode, 0)
 
     def test_a_damaged_image_is_found(self) -> None:
@@ -455,7 +664,7 @@ class PullImages(unittest.TestCase):
         (self.dir / "bin/apptainer").chmod(0o755)
         done = self.pull()
         self.assertEqual(done.returncode, 1)
-        self.assertIn("could not pull: chroma; run it again", done.stderr)
+        self.assertRegex(done.stderr, "could not pull: chroma .*; run it again")
         self.assertEqual(list(self.images.glob("*.sif*")), [])
 
     def test_bad_arguments_and_no_apptainer_say_what_to_do(self) -> None:

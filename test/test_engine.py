@@ -149,7 +149,9 @@ class Interpretation(EngineCase):
         for index in range(count):
             answer = b"%d" % index
             recorder.add_answer(answer)
-            recorder.add(pack_row(index, 0, 0, 0, 0, 0, 200, 1, 0, len(answer), np.nan, np.nan, 0))
+            recorder.add(
+                pack_row(index, 0, 0, 0, 0, 0, 200, 1, 0, len(answer), np.nan, np.nan, len(answer), 0)
+            )
         recorder.close()
 
     def interpret(self, limit: int) -> tuple[int, Samples]:
@@ -220,7 +222,7 @@ class Streams(EngineCase):
             for index in range(count):
                 recorder.add_reads(np.array([5 + index, len(raw)], np.int64).tobytes())
                 recorder.add_answer(raw)
-                recorder.add(pack_row(index, 1, 2, 5, 9, 0, 200, 1, 1, len(raw), np.nan, np.nan, 1))
+                recorder.add(pack_row(index, 1, 2, 5, 9, 0, 200, 1, 1, len(raw), np.nan, np.nan, len(raw), 1))
             recorder.close()
         with answers_path(self.dir, "s-1").open("ab") as file:
             file.write(b"HTTP/1.1 200 OK\r\n")  # its row was never written

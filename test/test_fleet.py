@@ -259,7 +259,7 @@ class Display(FleetCase):
             number = count_rows(worker.phase, "s-0")
             kind = OutcomeKind.WRONG if number < 10 else OutcomeKind.OK
             took_ns = 100_000_000 if number <= 21 else 200_000_000
-            row = pack_row(number, 0, 0, 0, took_ns, kind, 0, 1, 0, 0, UNCHECKED, UNCHECKED, 0)
+            row = pack_row(number, 0, 0, 0, took_ns, kind, 0, 1, 0, 0, UNCHECKED, UNCHECKED, 0, 0)
             with name.open("ab") as file:
                 file.write(row if name.stat().st_size else unfinished_row(0, 0, 0) + row)
             if number == 50:

@@ -70,7 +70,7 @@ class StreamCase(unittest.TestCase):
         self.recorder.add(
             pack_row(
                 self.count, 0, 0, 0, finished_ns, kind, status, int(kind is OK), 1, len(raw), UNCHECKED,
-                UNCHECKED, len(reads),
+                UNCHECKED, len(raw), len(reads),
             )
         )  # fmt: skip
         self.count += 1

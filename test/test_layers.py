@@ -24,15 +24,20 @@ RANKS = {
 # Imported where they are used, for the prompt's sake.
 HEAVY = {
     "boto3",
+    "botocore",
     "chromadb",
     "faiss",
     "h5py",
+    "jsonschema",
+    "lark",
     "numpy",
     "openai",
     "openlit",
     "opentelemetry",
     "psycopg",
     "pyarrow",
+    "tokenizers",
+    "transformers",
 }
 SERVICE_NAME = re.compile(
     r"chroma|vllm|triton|ollama|qdrant|milvus|weaviate|postgres|minio|garage|lustre|grafana|prometheus",

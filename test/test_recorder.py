@@ -47,14 +47,14 @@ index = 0
 while True:
     answer = b"%d;" % index
     recorder.add_answer(answer)
-    recorder.add(pack_row(index, 1, 2, 3, 4, 0, 200, 1, 9, len(answer), 0.5, 0.5, 0))
+    recorder.add(pack_row(index, 1, 2, 3, 4, 0, 200, 1, 9, len(answer), 0.5, 0.5, len(answer), 0))
     index += 1
 """
 
 
 def row(index: int, *, outcome: int = 0, bytes_in: int = 0) -> bytes:
     return pack_row(
-        index, 1000 + index, 2000, 3000, 4000, outcome, 200, 1, 5, bytes_in, UNCHECKED, UNCHECKED, 0
+        index, 1000 + index, 2000, 3000, 4000, outcome, 200, 1, 5, bytes_in, UNCHECKED, UNCHECKED, bytes_in, 0
     )
 
 
@@ -79,7 +79,9 @@ class RecorderCase(unittest.TestCase):
 class RoundTrip(RecorderCase):
     def test_every_field_comes_back(self) -> None:
         kind = OutcomeKind.SERVER_ERROR
-        self.write(pack_row(7, 1100, 1200, 1300, 1400, kind, 503, 4, 50, 60, 0.25, 0.75, 0), origin_ns=1000)
+        self.write(
+            pack_row(7, 1100, 1200, 1300, 1400, kind, 503, 4, 50, 60, 0.25, 0.75, 60, 0), origin_ns=1000
+        )
         samples = read_samples(self.dir, "x", 3)
         self.assertEqual(samples.index.tolist(), [7])
         self.assertEqual(samples.worker.tolist(), [3])
@@ -102,7 +104,7 @@ class RoundTrip(RecorderCase):
 
     def test_large_values_are_not_cut(self) -> None:
         big = 2**62
-        self.write(pack_row(big, big, big, big, big, 0, 599, 2**32 - 1, big, big, 1, 1, 0))
+        self.write(pack_row(big, big, big, big, big, 0, 599, 2**32 - 1, big, big, 1, 1, big, 0))
         samples = read_samples(self.dir, "x", 0)
         self.assertEqual((samples.index[0], samples.bytes_in[0], samples.items[0]), (big, big, 2**32 - 1))
 

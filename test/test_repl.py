@@ -10,7 +10,7 @@ from test.fakes.session import FakeSession
 from test.fakes.shell import ShellCase, Terminal
 
 from aifbench.doctor import Finding
-from aifbench.errors import SchedulerUnavailable, SubmitError
+from aifbench.errors import SchedulerUnavailable, ServiceError, SubmitError
 from aifbench.repl.completion import filters, runs
 from aifbench.results.record import Verdict
 from aifbench.servers.status import Stage
@@ -86,6 +86,18 @@ class Commands(ShellCase):
         self.assertIn("recall@10 0.991", out)
         self.assertIn("VALID", out.splitlines()[-1])
 
+    def test_calibrate_needs_no_service(self) -> None:
+        out, error = self.run_line("calibrate --clients 256 --itl 5ms")
+        self.assertEqual((error, self.shell.outcome), ("", 0))
+        self.assertEqual(self.session.called("calibrate"), [({"clients": "256", "itl": "5ms"},)])
+        self.assertRegex(out, r"TTFT p50 +50\.100 +50\.220 +0\.120")
+        self.assertIn("exact enough", out.splitlines()[-1])
+        self.session.client_percent = 97.0
+        self.assert_fails("calibrate", 1, "client-limited: the busiest load worker used 97 % of a core")
+        self.assertIn("TTFT p99", self.shell.stdout.getvalue())
+        self.session.interrupted["calibrate"] = 1
+        self.assert_fails("calibrate", 130, "nothing is left behind")
+
     def test_results_show_report_and_save(self) -> None:
         self.session.services = FakeSession("chroma").services
         self.run_line("bench")
@@ -120,6 +132,36 @@ class Commands(ShellCase):
             path = Path(folder) / "status.txt"
             self.run_line(f"status > {path}")
             self.assertIn("b" * 60 + "  chroma", path.read_text(encoding="utf-8"))
+
+
+class Attaching(ShellCase):
+    def test_a_service_of_somebody_else_from_address_to_oblivion(self) -> None:
+        out, error = self.run_line("attach postgres https://h/p --name theirs --key-file /k --ca-file /c")
+        self.assertEqual(error, "")
+        self.assertIn("theirs is attached: http://127.0.0.1:8000 (16.2, no authentication)", out)
+        self.assertIn("next: bench theirs", out)
+        ((kind, url, values),) = self.session.called("attach")
+        self.assertEqual((kind, url), ("postgres", "https://h/p"))
+        self.assertEqual((values["name"], values["key_file"], values["ca_file"]), ("theirs", "/k", "/c"))
+        row = self.run_line("status")[0].splitlines()[1].split()
+        self.assertEqual(row[:4], ["theirs", "postgres", "READY", "attached"])
+        self.assertEqual(self.run_line("check")[0], "theirs is ready at http://127.0.0.1:8000\n")
+        self.assertEqual(self.run_line("stop")[0], "theirs detached; what somebody else started goes on\n")
+
+    def test_what_cannot_be_attached_is_told(self) -> None:
+        self.assert_fails("attach", 2, "no kind of service given")
+        self.assert_fails("attach chroma http://h", 2, "'chroma' cannot be attached", "valid: postgres")
+        self.assert_fails("attach postgers http://h", 2, "did you mean 'postgres'?")
+        self.assert_fails("attach postgres", 2, "URL")
+        self.assert_fails(
+            "attach postgres http://h --kee-file x", 2, "--kee-file", "did you mean '--key-file'"
+        )
+        self.session.failing["attach"] = ServiceError("not attached: wants an API key")
+        self.assert_fails("attach postgres http://h", 1, "not attached: wants an API key")
+
+    def test_help(self) -> None:
+        self.assertIn("--key-env", self.run_line("help attach postgres")[0])
+        self.assertIn("kind: postgres", self.run_line("help attach")[0])
 
 
 class Defaults(ShellCase):
@@ -227,12 +269,13 @@ class Help(ShellCase):
         out, _ = self.run_line("help")
         listed = [line.split()[0] for line in out.splitlines() if line.startswith("  ")]
         self.assertEqual(sorted(listed), sorted(self.shell.get_visible_commands()))
-        self.assertEqual(listed[:5], ["start", "check", "status", "logs", "stop"])
+        self.assertEqual(listed[:6], ["start", "attach", "check", "status", "logs", "stop"])
         self.assertLessEqual(len(out.splitlines()), 30)
 
     def test_each_of_our_commands_is_explained_with_an_example(self) -> None:
         for command in (
             "start",
+            "attach",
             "check",
             "bench",
             "logs",
@@ -278,6 +321,8 @@ class Completion(ShellCase):
     def test_names(self) -> None:
         self.assertEqual(self.offered("sta"), ["start", "status"])
         self.assertEqual(self.offered("start "), ["chroma", "postgres"])
+        self.assertEqual(self.offered("attach "), ["postgres"])
+        self.assertEqual(self.offered("attach postgres http://h --key"), ["--key-env", "--key-file"])
         self.assertEqual(self.offered("check "), ["chroma", "b"])
         self.assertEqual(self.offered("stop "), ["chroma", "b", "all"])
         self.assertEqual(self.offered("stop chroma "), ["b", "all"])

@@ -209,6 +209,16 @@ class Interactive(ShellCase):
         self.assertIn("stopped", self.leave("s\n"))
         self.assertEqual(self.session.called("stop"), [("chroma", "b")])
 
+    def test_what_was_attached_is_detached_and_never_left_running(self) -> None:
+        self.session.services.clear()
+        self.session.attach("postgres", "http://h:1", {})
+        for typed in ("\n", "stop\nkeep\n"):
+            self.assertIn("kept;", self.leave(typed))
+        self.assertIn("detached", self.leave("d\n"))
+        self.assertEqual(self.session.called("stop"), [("postgres",)])
+        _, _, error = run_main(self.session, ["attach postgres http://h:1", "status"])
+        self.assertEqual(error, "")
+
     def test_what_cannot_be_stopped_keeps_the_shell_open(self) -> None:
         self.session.failing["stop"] = SchedulerUnavailable("scancel did not answer")
         self.leave("stop\n")

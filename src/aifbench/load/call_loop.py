@@ -147,7 +147,7 @@ class CallLoop:
             self._recorder.add(
                 pack_row(
                     *self._current.pop(client), first_ns, finished_ns, outcome.kind, 0, outcome.items,
-                    outcome.bytes_out, outcome.bytes_in, *qualities, 0,
+                    outcome.bytes_out, outcome.bytes_in, *qualities, 0, 0,
                 )
             )  # fmt: skip
         return True

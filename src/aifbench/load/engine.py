@@ -17,6 +17,7 @@ from aifbench.load.call_loop import CallLoop
 from aifbench.load.clocksync import Offset
 from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
+from aifbench.load.poll_loop import PollLoop
 from aifbench.load.program_loop import ProgramLoop, ProgramPart
 from aifbench.load.recorder import Recorder, count_rows, save_tokens
 from aifbench.load.rendezvous import rows_name
@@ -62,6 +63,11 @@ class Engine:
     @property
     def _speaks_http(self) -> bool:
         return hasattr(self._workload, "request")
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether clients would be in each other's way as threads; a single one is fastest as a plain call."""
+        return self._part.due_ns is not None or self._part.clients > 1
 
     @property
     def _is_stream(self) -> bool:
@@ -153,9 +159,11 @@ class Engine:
             seed=plan.seed + self._worker,
         )
 
-    def _loop(self, recorder: Recorder) -> WireLoop | CallLoop | ProgramLoop:
+    def _loop(self, recorder: Recorder) -> WireLoop | CallLoop | PollLoop | ProgramLoop:
         if getattr(self._workload, "is_program", False):
             return ProgramLoop(self._workload, recorder, self._part, self._program_part())
+        if getattr(self._workload, "is_polled", False) and self._is_crowded:
+            return PollLoop(self._workload, recorder, self._part)
         if not self._speaks_http:
             return CallLoop(self._workload, recorder, self._part)
         loop = WireLoop(
@@ -164,7 +172,10 @@ class Engine:
             recorder,
             self._part,
             is_stream=self._is_stream,
+            wants_head=getattr(self._workload, "wants_head", False),
             learn=getattr(self._workload, "learn", None),
+            keeps=getattr(self._workload, "keeps", None),
+            refusal=getattr(self._workload, "refusal", None),
             tls=self._tls,
         )
         sockets, self._sockets = self._sockets, []

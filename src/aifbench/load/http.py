@@ -45,15 +45,21 @@ class ResponseReader:
     its chunks, thousands a second, and suits bodies that cannot hold the last chunk's line: `split_response`
     finds afterwards whether it was. Only where a read ends with a blank line, as after a trailer, are they
     walked through.
+
+    With `keep` False the body of a good answer of known length is counted and not kept: once `is_skipping`,
+    bytes may be received anywhere and told by `skip`.
     """
 
     __slots__ = (
-        "_body_start", "_by_tail", "_chunked", "_data", "_no_body", "_remaining", "keep_alive",
-        "retry_after", "status",
+        "_body_start", "_by_tail", "_chunked", "_data", "_keep", "_no_body", "_remaining", "_skipped",
+        "is_skipping", "keep_alive", "retry_after", "status",
     )  # fmt: skip
 
-    def __init__(self, *, head_request: bool = False, by_tail: bool = False) -> None:
+    def __init__(self, *, head_request: bool = False, by_tail: bool = False, keep: bool = True) -> None:
         self._data = bytearray()
+        self._keep = keep
+        self._skipped = 0
+        self.is_skipping = False
         self._by_tail = by_tail
         self._body_start = 0
         self._remaining: int | None = None  # None: until the peer closes
@@ -65,9 +71,14 @@ class ResponseReader:
 
     def feed(self, data: bytes) -> bool:
         """Add received bytes. Raises ProtocolError."""
+        if self.is_skipping:
+            return self.skip(len(data))
         self._data += data
-        if not self._body_start and not self._parse_head():
-            return False
+        if not self._body_start:
+            if not self._parse_head():
+                return False
+            if not self._keep and self._remaining and self.status < 300:
+                return self._skip_body()
         if self._chunked is not None:
             if self._by_tail:
                 if self._data.endswith(_LAST_CHUNK):
@@ -82,6 +93,25 @@ class ResponseReader:
         if end is not None and len(self._data) > end:
             raise ProtocolError(f"{len(self._data) - end} bytes beyond the end of the response")
         return len(self._data) == end
+
+    def skip(self, count: int) -> bool:
+        """So many more bytes of the body were received, and not kept. Raises ProtocolError."""
+        self._skipped += count
+        assert self._remaining is not None
+        if self._skipped > self._remaining:
+            raise ProtocolError(f"{self._skipped - self._remaining} bytes beyond the end of the response")
+        return self._skipped == self._remaining
+
+    def _skip_body(self) -> bool:
+        self.is_skipping = True
+        count = len(self._data) - self._body_start
+        del self._data[self._body_start :]
+        return self.skip(count)
+
+    @property
+    def body_bytes(self) -> int:
+        """The length of the body as far as it came, kept or not."""
+        return self._skipped if self.is_skipping else len(self.body)
 
     def feed_eof(self) -> bool:
         """The peer closed: True when that ends the response properly."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from aifbench.load.call_loop import outcome_of
 from aifbench.load.http import ProtocolError, split_response
 from aifbench.load.recorder import (
+    DROPPED,
     READ,
     ErrorTally,
     Rows,
@@ -54,12 +55,13 @@ def interpret(
 def _interpret_answers(
     directory: Path, name: str, workload: Any, rows: Rows, errors: ErrorTally, limit: int
 ) -> int:
-    ends = np.cumsum(rows["bytes_in"]).tolist()
-    chosen = _spread(np.flatnonzero(rows["outcome"] == OutcomeKind.OK), limit)
+    ends = np.cumsum(np.maximum(rows["answer_bytes"], 0)).tolist()
+    readable = (rows["outcome"] == OutcomeKind.OK) & (rows["answer_bytes"] != DROPPED)
+    chosen = _spread(np.flatnonzero(readable), limit)
     with answers_path(directory, name).open("rb") as file:
         for number in chosen:
             row = rows[number]
-            size = int(row["bytes_in"])
+            size = int(row["answer_bytes"])
             file.seek(ends[number] - size)
             outcome = _try(workload.interpret, int(row["index"]), int(row["status"]), file.read(size))
             _correct(row, outcome, errors)
@@ -69,7 +71,7 @@ def _interpret_answers(
 def _interpret_streams(directory: Path, name: str, workload: Any, whole: Rows, errors: ErrorTally) -> int:
     times = _read_streams(directory, name, workload, whole[1:], errors)
     save_tokens(directory, name, Tokens.of(times, int(whole["intended_ns"][0])))
-    return int(np.count_nonzero(whole["bytes_in"][1:]))
+    return int(np.count_nonzero(whole["answer_bytes"][1:]))
 
 
 def _read_streams(
@@ -81,7 +83,7 @@ def _read_streams(
         reads_path(directory, name).open("rb") as stamps,
     ):
         for row in rows:
-            raw = answers.read(int(row["bytes_in"]))
+            raw = answers.read(int(row["answer_bytes"]))
             reads = np.frombuffer(stamps.read(int(row["reads"]) * READ.itemsize), READ)
             outcome, times = _read_stream(workload, row, raw, reads)
             if row["outcome"] == OutcomeKind.OK:

@@ -189,7 +189,7 @@ class PollLoop:
         self._recorder.add(
             pack_row(
                 client.index, client.intended_ns, client.sent_ns, NOT_SEEN, finished_ns, outcome.kind, 0,
-                outcome.items, outcome.bytes_out, outcome.bytes_in, *qualities, 0,
+                outcome.items, outcome.bytes_out, outcome.bytes_in, *qualities, 0, 0,
             )
         )  # fmt: skip
         if client.channel is not None and client.channel.is_lost:

@@ -24,10 +24,11 @@ ROW = np.dtype(
         ("index", np.int64), ("intended_ns", np.int64), ("sent_ns", np.int64), ("first_byte_ns", np.int64),
         ("finished_ns", np.int64), ("outcome", np.uint16), ("status", np.uint16), ("items", np.uint32),
         ("bytes_out", np.int64), ("bytes_in", np.int64), ("qualities", np.float32, (2,)),
-        ("reads", np.int64),
+        ("answer_bytes", np.int64), ("reads", np.int64),
     ]
 )  # fmt: skip
-pack_row = struct.Struct("=5q2HI2q2fq").pack  # the fields of ROW
+pack_row = struct.Struct("=5q2HI2q2f2q").pack  # the fields of ROW
+DROPPED = -1  # as answer_bytes: there was an answer, which nobody wanted to keep
 READ = np.dtype([("at_ns", np.int64), ("end", np.int64)])  # of one answer: so many bytes were there, then
 UNCHECKED = float("nan")  # both qualities of an operation that nobody has checked
 Rows = NDArray[np.void]
@@ -46,7 +47,7 @@ def unfinished_row(index: int, intended_ns: int, sent_ns: int) -> bytes:
     """An operation under way, or never sent (NOT_SEEN), when the time was over."""
     kind = OutcomeKind.UNFINISHED
     seen = (intended_ns, sent_ns, NOT_SEEN, NOT_SEEN)
-    return pack_row(index, *seen, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED, 0)
+    return pack_row(index, *seen, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED, 0, 0)
 
 
 class ErrorTally:
@@ -68,14 +69,13 @@ class Recorder:
     """Rows and raw answers of one worker, on their way to `directory`; `failure` says what stopped them.
 
     `add` takes `pack_row(...)` bytes. `add_answer`, before it, takes an answer of exactly as many bytes as
-    the row gives as bytes in; a loop either keeps all answers or none. `add_reads`, before both, takes as
-    many READ entries as the row says.
+    the row says, and `add_reads`, before both, as many READ entries.
     """
 
     def __init__(
         self, directory: Path, name: str, origin_ns: int, *, on_tick: Callable[[], None] | None = None
     ) -> None:
-        self._rows: list[bytes] = [pack_row(NOT_SEEN, origin_ns, *[0] * 11)]
+        self._rows: list[bytes] = [pack_row(NOT_SEEN, origin_ns, *[0] * 12)]
         self._answers: list[bytes] = []
         self._reads: list[bytes] = []
         self.add = self._rows.append

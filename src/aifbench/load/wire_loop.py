@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import Assignment
 from aifbench.load.http import ProtocolError, ResponseReader
-from aifbench.load.recorder import UNCHECKED, Recorder, pack_row, unfinished_row
+from aifbench.load.recorder import DROPPED, UNCHECKED, Recorder, pack_row, unfinished_row
 from aifbench.load.tls import TlsSocket
-from aifbench.load.workload import NOT_SEEN, OutcomeKind
+from aifbench.load.workload import NOT_SEEN, OutcomeKind, Request
 
 MAX_CONNECTIONS = 1024
 _OTHER_FILES = 64
@@ -45,8 +45,8 @@ AnySocket = socket.socket | TlsSocket
 
 class _Connection:
     __slots__ = (
-        "bytes_out", "first_ns", "index", "intended_ns", "is_connected", "pending", "reader", "reads", "recv",
-        "sent_ns", "serial", "sock",
+        "bytes_out", "first_ns", "index", "intended_ns", "is_connected", "keep", "pending", "queue", "reader",
+        "reads", "recv", "sent_ns", "serial", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: AnySocket) -> None:
@@ -56,7 +56,9 @@ class _Connection:
         self.reads: list[int] = []  # of a stream: instant, bytes so far, instant, ...
         self.serial = 0
         self.is_connected = False
+        self.keep = True
         self.pending = memoryview(b"")
+        self.queue: list[memoryview] = []  # what is to be sent after `pending`
         self.bytes_out = 0
         self.index = self.intended_ns = self.sent_ns = self.first_ns = 0
 
@@ -82,19 +84,24 @@ class WireLoop:
     """Runs one Assignment against `address`; `request(index)` gives the bytes to send.
 
     With `is_stream` the answers recorded are whole responses as they came, cut ones too, and so are their
-    reads. `learn(index, body)` is told every answer that another operation of its chain builds on, at once:
-    the only reading that is done during the load. What it returns False for ends its chain.
+    reads. With `wants_head` complete answers are recorded and learned from as they came, head and body, and
+    not their bodies alone. Answers that `keeps(index)` does not want are counted and forgotten; `refusal(status, body)` words
+    those of bad status. `learn(index, body)` is told every answer that another operation of its chain builds
+    on, at once: the only reading that is done during the load. What it returns False for ends its chain.
     """
 
     def __init__(
         self,
         address: tuple[str, int],
-        request: Callable[[int], bytes],
+        request: Callable[[int], Request],
         recorder: Recorder,
         assignment: Assignment,
         *,
         is_stream: bool = False,
+        wants_head: bool = False,
         learn: Callable[[int, bytes], bool] | None = None,
+        keeps: Callable[[int], bool] | None = None,
+        refusal: Callable[[int, bytes], str] | None = None,
         tls: ssl.SSLContext | None = None,
         max_connections: int = MAX_CONNECTIONS,
         now_ns: Callable[[], int] = time.perf_counter_ns,
@@ -106,8 +113,12 @@ class WireLoop:
         self._recorder = recorder
         self._part = assignment
         self._is_stream = is_stream
+        self._wants_head = wants_head
         self._receive_bytes = _STREAM_RECEIVE_BYTES if is_stream else _RECEIVE_BYTES
         self._learn = learn
+        self._keeps = keeps
+        self._refusal = refusal
+        self._scratch = bytearray(_RECEIVE_BYTES)  # for what is not kept
         self._now_ns = now_ns
         self._max_connections = max(min(max_connections, _descriptors_left()), assignment.clients)
         self._epoll = select.epoll()
@@ -196,17 +207,23 @@ class WireLoop:
         return not self._idle and len(self._connections) >= self._max_connections
 
     def _issue(self, index: int, intended_ns: int) -> None:
-        data = self._request(index)
+        request = self._request(index)
+        data, *rest = request if isinstance(request, tuple) else (request,)
         connection = self._idle.pop() if self._idle else None
         sent_ns = self._now_ns()
         if connection is None:
             connection = self._adopt(socket.socket(self._family, socket.SOCK_STREAM))
         connection.index, connection.intended_ns, connection.sent_ns = index, intended_ns, sent_ns
         connection.first_ns = NOT_SEEN
-        connection.reader = ResponseReader(head_request=data.startswith(b"HEAD "), by_tail=self._is_stream)
+        connection.keep = self._keeps is None or self._keeps(index)
+        is_head = bytes(data[:5]) == b"HEAD "
+        connection.reader = ResponseReader(
+            head_request=is_head, by_tail=self._is_stream, keep=connection.keep
+        )
         connection.reads = []
         connection.serial += 1
-        connection.bytes_out = len(data)
+        connection.queue = [memoryview(part) for part in rest]
+        connection.bytes_out = len(data) + sum(map(len, connection.queue))
         self._in_flight += 1
         self._deadlines.append((sent_ns + self._part.timeout_ns, connection, connection.serial))
         if connection.is_connected:
@@ -231,20 +248,21 @@ class WireLoop:
             self._fail(connection, OutcomeKind.CONNECT, _text(OSError(code, "")))
 
     def _send(self, connection: _Connection, data: bytes | memoryview) -> None:
-        try:
-            count = connection.sock.send(data)
-        except BlockingIOError:
-            count = 0
-        except OSError as error:
-            self._fail(connection, OutcomeKind.BROKEN, _text(error))
-            return
-        if count < len(data):
-            if not connection.pending:
-                self._epoll.modify(connection.sock.fileno(), _OUT)
+        was_waiting = bool(connection.pending)
+        while True:
+            try:
+                count = connection.sock.send(data)
+            except BlockingIOError:
+                count = 0
+            except OSError as error:
+                self._fail(connection, OutcomeKind.BROKEN, _text(error))
+                return
             connection.pending = memoryview(data)[count:]
-        elif connection.pending:
-            connection.pending = memoryview(b"")
-            self._epoll.modify(connection.sock.fileno(), _IN)
+            if connection.pending or not connection.queue:
+                break
+            data = connection.queue.pop(0)
+        if was_waiting != bool(connection.pending):
+            self._epoll.modify(connection.sock.fileno(), _OUT if connection.pending else _IN)
 
     def _wait(self, now_ns: int) -> None:
         wait_ns = self._next_wake(now_ns) - now_ns
@@ -321,6 +339,9 @@ class WireLoop:
         return is_done
 
     def _receive(self, connection: _Connection) -> None:
+        if connection.reader is not None and connection.reader.is_skipping:
+            self._receive_to_skip(connection, connection.reader)
+            return
         try:
             data = connection.recv(self._receive_bytes)
         except BlockingIOError:
@@ -347,13 +368,37 @@ class WireLoop:
         elif not data:
             self._fail(connection, OutcomeKind.BROKEN, "connection closed before the end of the answer")
 
+    def _receive_to_skip(self, connection: _Connection, reader: ResponseReader) -> None:
+        """Large bodies that nobody reads again need no memory of their own."""
+        sock = connection.sock
+        try:
+            count = (
+                sock.recv_into(self._scratch)
+                if isinstance(sock, socket.socket)
+                else len(sock.recv(_RECEIVE_BYTES))
+            )
+            now_ns = self._now_ns()
+            complete = reader.skip(count)
+        except BlockingIOError:
+            return
+        except ProtocolError as error:
+            self._fail(connection, OutcomeKind.PROTOCOL, str(error))
+            return
+        except OSError as error:
+            self._fail(connection, OutcomeKind.BROKEN, _text(error))
+            return
+        if complete:
+            self._finish(connection, reader, now_ns)
+        elif not count:
+            self._fail(connection, OutcomeKind.BROKEN, "connection closed before the end of the answer")
+
     def _finish(self, connection: _Connection, reader: ResponseReader, now_ns: int) -> None:
         kind = kind_of_status(reader.status)
         if kind is not OutcomeKind.OK:
-            self._recorder.errors.add(_refusal(reader))
+            self._recorder.errors.add(self._words_of(reader))
         self._record(connection, kind, now_ns, reader.status)
         free_ns, index = self._next_of(connection, now_ns, goes_on=kind is OutcomeKind.OK)
-        if index >= 0 and self._learn is not None and not self._learn(connection.index, reader.body):
+        if index >= 0 and self._learn is not None and not self._learn(connection.index, self._wanted(reader)):
             free_ns, index = now_ns, -1
         if reader.keep_alive and not connection.pending:
             connection.reader = None
@@ -361,6 +406,13 @@ class WireLoop:
         else:
             self._drop(connection)
         self._operation_ended(free_ns, index)
+
+    def _words_of(self, reader: ResponseReader) -> str:
+        """An answer of bad status in one line: what a service says when it refuses is worth reading."""
+        if self._refusal is not None:
+            return self._refusal(reader.status, reader.body)
+        retry = f" (Retry-After: {reader.retry_after})" if reader.retry_after else ""
+        return f"HTTP {reader.status}{retry} {reader.body[:120].decode(errors='replace')}"
 
     def _fail(self, connection: _Connection, kind: OutcomeKind, text: str) -> None:
         now_ns = self._now_ns()
@@ -393,16 +445,22 @@ class WireLoop:
         if self._is_stream:
             answer, reads = reader.raw, len(connection.reads) // 2
             self._recorder.add_reads(array("q", connection.reads).tobytes())
-        elif status:
-            answer = reader.body
+        elif status and connection.keep:
+            answer = self._wanted(reader)
+        bytes_in = len(answer) if self._is_stream else reader.body_bytes if status else 0
+        unsent = len(connection.pending) + sum(map(len, connection.queue))
         self._recorder.add_answer(answer)
         self._recorder.add(
             pack_row(
                 connection.index, connection.intended_ns, connection.sent_ns, connection.first_ns,
                 finished_ns, kind, status, int(kind is OutcomeKind.OK),
-                connection.bytes_out - len(connection.pending), len(answer), UNCHECKED, UNCHECKED, reads,
+                connection.bytes_out - unsent, bytes_in, UNCHECKED, UNCHECKED,
+                len(answer) if connection.keep else DROPPED, reads,
             )
         )  # fmt: skip
+
+    def _wanted(self, reader: ResponseReader) -> bytes:
+        return reader.raw if self._wants_head else reader.body
 
     def _drop(self, connection: _Connection) -> None:
         if connection.reader is None and connection in self._idle:
@@ -442,12 +500,6 @@ class WireLoop:
         for connection in self._connections.values():
             connection.sock.close()
         self._epoll.close()
-
-
-def _refusal(reader: ResponseReader) -> str:
-    """An answer of bad status in one line: what a service says when it refuses is worth reading."""
-    retry = f" (Retry-After: {reader.retry_after})" if reader.retry_after else ""
-    return f"HTTP {reader.status}{retry} {reader.body[:120].decode(errors='replace')}"
 
 
 def kind_of_status(status: int) -> OutcomeKind:

@@ -108,16 +108,22 @@ class Workload(Protocol):
         """Give back what `open` took; called once, also after a failure."""
 
 
+Request = bytes | tuple[bytes | memoryview, ...]
+
+
 class WireWorkload(Protocol):
     """One kind of operation that is one HTTP/1.1 exchange over a kept-alive connection."""
 
     def open(self, endpoint: Endpoint) -> None:
         """Prepare everything that must not be timed. Raises WorkloadError."""
 
-    def request(self, index: int) -> bytes:
+    def request(self, index: int) -> Request:
         """The complete request for operation `index`: request line, headers and body.
 
-        Called just before sending, so it should be a look-up of prepared bytes.
+        Called just before sending, so it should be a look-up of prepared bytes. The parts of a tuple, such as
+        a head and a large body, are sent one after the other. A workload may also have `keeps(index)`, False
+        for answers that `interpret` need not see; `refusal(status, body)`, a bad answer in words; and
+        `wants_head`, True where `body` is to be the whole answer, its head first.
         """
 
     def interpret(self, index: int, status: int, body: bytes) -> Outcome:

@@ -43,15 +43,17 @@ class Phase:
 
     `watching` is entered just before the phase and left after it. `verify` looks at the service, and at what
     was measured, once the phase is over, and adds to streams by name, and to those of earlier phases by
-    `phase/stream`. A phase that is not
-    `is_measured` only prepares the next one: its numbers are not kept, its failure ends the run. `slo` are
-    the limits that requests are held against. A benchmark that decides by results asks for them in `verify`.
+    `phase/stream`. A phase that is not `is_measured` only prepares the next one: its numbers are not kept,
+    and its failure ends the run: any failed operation or, where it `may_fail_in_part`, only all of them.
+    `slo` are the limits that requests are held against. A benchmark that decides by results asks for them in
+    `verify`.
     """
 
     plan: PhasePlan
     parameters: Mapping[str, Any] = field(default_factory=dict)
     verify: Verify = lambda *_: {}
     is_measured: bool = True
+    may_fail_in_part: bool = False
     role: Role = Role.MEASURE
     slo: Slo | None = None
     watching: "Callable[[Path], AbstractContextManager[object]]" = lambda _: nullcontext()

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from aifbench.errors import UsageError
+from aifbench.errors import UsageError, WorkloadError
 from aifbench.load.arrivals import AnyArrivals, Closed, Poisson, to_json
 from aifbench.load.plan import StreamPlan
+from aifbench.load.workload import OutcomeKind
+from aifbench.results.record import Role
 from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.inference_calibration import calibration
 from aifbench.servers.inference_capacity import TRIAL_S, CapacitySearch
@@ -76,11 +78,20 @@ class InferenceBenchmark:
             raise UsageError(
                 f"{setup.model} generates nothing, it embeds", hint="`bench ... embed` measures that"
             )
-        yield from getattr(self, f"_{self._bench}")(setup)
+        for phase in getattr(self, f"_{self._bench}")(setup):
+            self._refuse_more_of_nothing()
+            yield phase
         if not self._options["no_calibration"]:
             phase = calibration(self._maker, self._maker.seen, 5.0 if self._quick else 10.0)
             if phase is not None:
                 yield phase
+
+    def _refuse_more_of_nothing(self) -> None:
+        """A service that answers nothing any more is not worth further phases. Trials may fail altogether."""
+        for seen in self._maker.seen[-1:]:
+            if seen.level.role is Role.MEASURE and not seen.measurement.outcomes.get(OutcomeKind.OK.name):
+                why = next(iter(seen.measurement.errors), "see `logs` of the service")
+                raise WorkloadError(f"no request of {seen.level.name} succeeded: {why}")
 
     def facts(self) -> dict[str, Any]:
         return self._setup.facts() if self._setup else {}
@@ -104,7 +115,7 @@ class InferenceBenchmark:
         best = max((seen.value("throughput") or 0.0 for seen in self._maker.seen), default=0.0)
         if best:
             arrivals = Poisson(max(_OPEN_SHARE * best, 0.01), self._options["seed"])
-            yield self._level("steady", arrivals, source, default_s=20.0 if self._quick else 60.0)
+            yield self._level("steady", arrivals, source, default_s=15.0 if self._quick else 60.0)
 
     def _generate(self, setup: Setup) -> Iterator[Phase]:
         source = setup.source()

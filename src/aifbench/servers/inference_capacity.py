@@ -104,9 +104,11 @@ class CapacitySearch:
         def verify(outcome: PhaseOutcome, measured: Mapping[str, Measurement]) -> Mapping[str, Evidence]:
             found = inner(outcome, measured)
             ((stream, evidence),) = found.items()
+            attainment = measured[stream].metric("attainment")
+            check = check_of(capacity, self._slo, attainment, str(level.arrivals), self._final_s)
             return {
                 stream: Evidence(
-                    (*evidence.checks, check_of(capacity, self._slo)),
+                    (*evidence.checks, check),
                     (*evidence.metrics, metric_of(capacity)),
                 )
             }
@@ -124,7 +126,16 @@ def metric_of(capacity: Capacity) -> Metric:
     )  # fmt: skip
 
 
-def check_of(capacity: Capacity, slo: Slo) -> Check:
+def check_of(capacity: Capacity, slo: Slo, attainment: Metric | None, load: str, final_s: float) -> Check:
+    """What the search came to, and whether its rate held in the last and longest load."""
+    if capacity.met_per_s is not None and attainment is not None and _missed(attainment, slo):
+        return Check(
+            "CAPACITY",
+            Verdict.WARN,
+            f"at {load} the limits were met in a trial, and for {final_s:g} s only "
+            f"{attainment.value or 0:.3g} % of requests met them: it does not hold",
+            advice="see whether something disturbed the service, or search with a longer --duration",
+        )
     words = {
         State.BRACKETED: f"the search closed in on the highest rate that meets {slo.words}",
         State.UNBOUNDED: "every rate that was tried met the limits: this is a lower bound",
@@ -135,6 +146,10 @@ def check_of(capacity: Capacity, slo: Slo) -> Check:
     verdict = verdicts.get(capacity.state, Verdict.WARN)
     advice = "" if verdict is Verdict.VALID else "loosen --slo, or search with a longer --duration"
     return Check("CAPACITY", verdict, words[capacity.state], advice=advice)
+
+
+def _missed(attainment: Metric, slo: Slo) -> bool:
+    return attainment.high is not None and attainment.high < 100 * slo.share
 
 
 def _rate(value: float | None) -> str:

@@ -75,6 +75,7 @@ BENCH_OPTIONS = (
         "prefix-tokens", "prefix: their length; conversation: of the system text", 256, maximum=10**6
     ),
     Option("stop-early", "let the model end its answers when it likes", default=False, flag=True),
+    number_option("temperature", "of sampling; 0 takes the likeliest token", 0.0, minimum=0, maximum=2),
     Option(
         "slo",
         "limits, such as ttft=500ms,tpot=50ms,share=99% or mlperf:llama3.1-8b",

@@ -97,7 +97,6 @@ class StructuredPairs:
     def _phase(
         self, name: str, path: Path, *, limit: int, clients: int, constrained: bool, is_measured: bool = True
     ) -> Phase:
-        extra = {key: value for key, value in self._setup.extra.items() if key != "ignore_eos"}
         params = {
             "cases": str(path),
             "model": self._setup.model,
@@ -105,7 +104,7 @@ class StructuredPairs:
             "constrained": constrained,
             "style": self._style,
             "api": self._setup.api,
-            "extra": extra,
+            "extra": self._setup.plain,
         }
         arrivals = Closed(min(clients, limit))
         stream = StreamPlan(

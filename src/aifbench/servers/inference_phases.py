@@ -160,6 +160,7 @@ class PhaseMaker:
             self._parameters(level),
             verify,
             is_measured=level.is_measured,
+            may_fail_in_part=True,
             role=level.role,
             slo=level.slo,
             watching=self._watching(level),
@@ -212,13 +213,14 @@ class PhaseMaker:
         if scraper is None:
             return [], [unseen("the server has no /metrics")]
         start_s, end_s = (outcome.start_wall_s + edge for edge in measurement.window_s)
-        view = engine_metrics.view(scraper.snapshots, start_s, end_s)
+        snapshots = scraper.snapshots
+        view = engine_metrics.view(snapshots, start_s, end_s)
         if view is None:
             return [], [unseen(scraper.report.told or "its metrics are none that this program knows")]
         client = {metric.name: metric for metric in measurement.metrics}
         unique = self._options["prompts"] == "synthetic" and measurement.stream == STREAM
         metrics, checks = reconcile(client, view, unique_prompts=unique)
-        whole = engine_metrics.view(scraper.snapshots, 0.0, float("inf"))
+        whole = engine_metrics.view(snapshots, snapshots[0].wall_s, snapshots[-1].wall_s)
         if whole is not None and samples.tokens is not None and samples.ok.all():
             tokens = samples.tokens
             totals = Totals(len(samples), int(tokens.prompt_tokens.sum()), int(tokens.output_tokens.sum()))

@@ -35,10 +35,18 @@ class Setup:
 
     @property
     def extra(self) -> dict[str, Any]:
+        """Fields of every request for generation of a given length."""
+        return {**self.plain, **({"ignore_eos": True} if self.is_exact else {})}
+
+    @property
+    def plain(self) -> dict[str, Any]:
         """Fields of every request for generation."""
-        fields: dict[str, Any] = {"ignore_eos": True} if self.is_exact else {}
+        fields: dict[str, Any] = {"temperature": self.options["temperature"]}
         if not self.capabilities.usage_in_stream:
             fields["stream_options"] = None
+        if self.capabilities.extra_fields:
+            # Special tokens count as output. Left out of the text, they would not be seen to arrive.
+            fields["skip_special_tokens"] = False
         return fields
 
     def source(self, name: str = "", **changes: Any) -> str:

@@ -23,6 +23,7 @@ from aifbench.load.arrivals import Closed, from_json
 from aifbench.load.fleet import Fleet, JobLauncher, Launcher, LocalLauncher, PhaseOutcome
 from aifbench.load.plan import StreamPlan
 from aifbench.load.progress import Progress
+from aifbench.load.samples import Samples
 from aifbench.options import resolve_options
 from aifbench.results.provenance import collect
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
@@ -80,7 +81,6 @@ class BenchRun:
             endpoint, config.results_dir / "datasets", self._record.run_id.replace("-", ""), self._progress
         )
         try:
-            self._progress.phase("run", self._record.run_id)
             self._run_phases(launcher, context)
         except BaseException as error:
             self._end_early(error)
@@ -105,6 +105,7 @@ class BenchRun:
 
     def _run_phases(self, launcher: Launcher, context: BenchmarkContext) -> None:
         benchmark = self._server.benchmark(self._recipe["bench"], self._recipe, context)
+        self._progress.phase("run", self._record.run_id)
         try:
             with Fleet(self._directory / "phases", launcher, workers=benchmark.workers) as fleet:
                 for phase in benchmark.phases():
@@ -158,6 +159,7 @@ class BenchRun:
         path = outcome.directory / f"samples-{stream.name}.npz"
         samples.save(path)
         facts = stream_facts(phase, stream, str(path.relative_to(self._directory)), outcome.start_wall_s)
+        facts = replace(facts, measure_s=_measured_s(outcome, stream, samples))
         good = samples.select(samples.ok)
         latencies = Histogram.of(good.response_ns if facts.open_loop else good.service_ns)
         path.with_name(f"latency-{stream.name}.hgrm").write_text(latencies.to_hgrm(), encoding="ascii")
@@ -269,6 +271,16 @@ def stream_facts(phase: Phase, stream: StreamPlan, samples_file: str, start_wall
     )
 
 
+def _measured_s(outcome: PhaseOutcome, stream: StreamPlan, samples: Samples) -> float | None:
+    """As planned, unless the phase ended early: rates are then over the time that there was."""
+    plan = outcome.plan
+    overloaded = any(report.overloaded for report in outcome.reports(stream))
+    if plan.measure_s is None or not (overloaded or outcome.interrupted or outcome.problem):
+        return plan.measure_s
+    last_s = max(int(column.max(initial=0)) for column in (samples.intended_ns, samples.finished_ns)) / 1e9
+    return min(plan.measure_s, max(last_s - plan.warmup_s, 1e-3))
+
+
 def _describe(phase: Phase) -> str:
     parts = []
     for stream in phase.plan.streams:
@@ -316,7 +328,8 @@ def _require_clean(phase: Phase, outcome: PhaseOutcome) -> None:
         errors = [
             text for report in outcome.reports(stream) for text in (report.failure, *report.errors) if text
         ]
-        if (failed or errors) and not outcome.problem:
+        is_bad = failed == len(samples) if phase.may_fail_in_part else failed or errors
+        if is_bad and not outcome.problem:
             what = f": {errors[0]}" if errors else ""
             raise WorkloadError(f"{failed} of {len(samples)} operations of {phase.plan.name} failed{what}")
         outcome.discard_raw(stream)
