@@ -8,7 +8,7 @@ After a failure to write nothing more is written, so that what is on disk stays 
 
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 
@@ -37,6 +37,7 @@ Rows = NDArray[np.void]
 MAX_NEW_ROWS = 50_000
 
 FLUSH_INTERVAL_S = 0.25
+_BLOCK_BYTES = 128 * 1024
 
 # Distinct error texts kept per worker; a service that invents a new text each time must not fill memory.
 MAX_ERROR_TEXTS = 50
@@ -106,11 +107,13 @@ class Recorder:
         self._write(self._rows_file, self._rows, rows)
 
     def _write(self, file: FileIO, queue: list[bytes], count: int) -> None:
-        data = memoryview(b"".join(queue[:count]))
+        pieces = queue[:count]
         del queue[:count]
         try:
-            while data and not self.failure:
-                data = data[file.write(data) :]
+            for block in _blocks(pieces):
+                data = memoryview(block)
+                while data and not self.failure:
+                    data = data[file.write(data) :]
         except OSError as error:
             self.failure = f"cannot write samples: {error.strerror}"
 
@@ -122,6 +125,17 @@ class Recorder:
         self._reads_file.close()
         self._answers_file.close()
         self._rows_file.close()
+
+
+def _blocks(pieces: list[bytes]) -> Iterator[bytes]:
+    """Joined to blocks of a modest size: to join megabytes would keep the thread of the load waiting."""
+    first, size = 0, 0
+    for number, piece in enumerate(pieces, 1):
+        size += len(piece)
+        if size >= _BLOCK_BYTES:
+            yield b"".join(pieces[first:number])
+            first, size = number, 0
+    yield b"".join(pieces[first:])
 
 
 def rows_path(directory: Path, name: str) -> Path:

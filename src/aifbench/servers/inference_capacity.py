@@ -78,7 +78,7 @@ class CapacitySearch:
         rest_ms = slo.tpot_ms * tokens if slo.tpot_ms is not None else _SLACK * e2e_ms
         if slo.ttft_ms is not None or slo.tpot_ms is not None:
             limits.append((slo.ttft_ms or e2e_ms) + rest_ms)
-        return max(min(limits), 1e-3 * e2e_ms) / 1e3
+        return min(limits) / 1e3
 
     def _trial(self, seen: Seen, limit_s: float) -> Trial:
         share = seen.measurement.metric("attainment")
