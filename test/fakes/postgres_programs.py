@@ -1,4 +1,4 @@
-"""A stand-in for `postgres` and `initdb`, by the name it is installed under: their options, and their log's words.
+"""A stand-in for `postgres` and `initdb`, by the name it is installed under: options, and words of the log.
 
 `FAKE_POSTGRES_DIR` names a directory: every call appends its name, arguments and password file's contents to
 `calls`, one JSON object a line. While it holds a file `refuses`, `postgres` says what is in it and ends; with
@@ -18,7 +18,7 @@ VERSION = "18.4"
 
 
 def _log(kind: str, text: str) -> None:
-    print(f"2026-01-01 00:00:00.000 UTC [1] {kind}:  {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"2026-01-01 00:00:00.000 UTC [1] {kind}:  {text}\n")
 
 
 def _end(*_: object) -> NoReturn:
@@ -29,7 +29,7 @@ def _end(*_: object) -> NoReturn:
 def _initdb(directory: Path) -> None:
     directory.mkdir(mode=0o700)
     (directory / "PG_VERSION").write_text(VERSION.partition(".")[0])
-    print("creating configuration files ... ok")
+    sys.stdout.write("creating configuration files ... ok\n")
 
 
 def _postgres(words: list[str], tricks: Path) -> None:
@@ -50,7 +50,7 @@ def _postgres(words: list[str], tricks: Path) -> None:
 def main() -> None:
     name, words = Path(sys.argv[0]).name, sys.argv[1:]
     if words == ["--version"]:
-        print(f"{name} (PostgreSQL) {VERSION} (Fake {VERSION}-1)")
+        sys.stdout.write(f"{name} (PostgreSQL) {VERSION} (Fake {VERSION}-1)\n")
         return
     tricks = Path(os.environ["FAKE_POSTGRES_DIR"])
     secret = next((word.partition("=")[2] for word in words if word.startswith("--pwfile=")), "")

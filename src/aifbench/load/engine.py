@@ -66,7 +66,7 @@ class Engine:
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether clients would be in each other's way as threads; a single one is fastest as a plain call."""
+        """Whether clients would be in each other's way as threads; one alone is fastest by plain calls."""
         return self._part.due_ns is not None or self._part.clients > 1
 
     @property

@@ -41,6 +41,16 @@ def _added(what: str, formula: str) -> Definition:
     return Definition(formula, words, "ms", "calibration against a server of known timing")
 
 
+_POSTGRES = "PostgreSQL's pg_stat views"
+_USL = "Universal Scalability Law; N. J. Gunther, Guerrilla Capacity Planning, Springer 2007"
+
+
+def _counted(what: str, words: str, unit: str = "") -> Definition:
+    return Definition(
+        f"growth of the server's {what} over the phase, warm-up included", words, unit, _POSTGRES
+    )
+
+
 GLOSSARY: Mapping[str, Definition] = {
     "server_ttft": _timed("from the arrival of a request at the server to its first token"),
     "server_queue": _timed("waiting until the engine took the request"),
@@ -83,6 +93,43 @@ GLOSSARY: Mapping[str, Definition] = {
         "apart",
         "req/s",
     ),
+    "cache_hit_share": Definition(
+        "growth of blks_hit / growth of blks_hit + blks_read",
+        "of blocks asked for, those in shared buffers; others may still come from the system's cache", "%",
+        _POSTGRES,
+    ),
+    "commits": Definition(
+        "growth of xact_commit / length of the phase", "of the run's database, as the server counts them",
+        "commits/s", _POSTGRES,
+    ),
+    "rollbacks": _counted("xact_rollback", "transactions that were given up"),
+    "deadlocks": _counted("deadlocks", "transactions in each other's way for ever; one of them fails"),
+    "temp_files": _counted("temp_files", "sorts and joins that did not fit into work_mem; absent when none"),
+    "temp_data": _counted("temp_bytes", "written to such files", "MB"),
+    "checkpoints": _counted("timed and requested checkpoints", "each writes out all changed pages"),
+    "checkpoint_write": _counted("checkpoint write_time", "over all checkpoints", "s"),
+    "checkpoint_sync": _counted("checkpoint sync_time", "over all checkpoints", "s"),
+    "wal_rate": Definition(
+        "growth of wal_bytes / length of the phase", "write-ahead log of the whole server", "MB/s", _POSTGRES
+    ),
+    "wal_per_commit": Definition(
+        "growth of wal_bytes / growth of xact_commit", "what a transaction writes besides its data", "kB",
+        _POSTGRES,
+    ),
+    "wal_full_pages": _counted("wal_fpi", "written whole at the first change after a checkpoint", "pages"),
+    "scaling_single": Definition(
+        "lambda of X(N) = lambda N / (1 + sigma (N - 1) + kappa N (N - 1))",
+        "throughput of one client by the fitted law", "ops/s", _USL,
+    ),
+    "scaling_contention": Definition("sigma of that law", "the share of the work that is serial", "", _USL),
+    "scaling_crosstalk": Definition(
+        "kappa of that law", "what keeping clients consistent with one another costs", "", _USL
+    ),
+    "scaling_peak": Definition(
+        "sqrt((1 - sigma) / kappa)", "clients beyond which throughput falls", "clients", _USL
+    ),
+    "index_build": Definition("end - begin of CREATE INDEX", "after all rows were stored", "s"),
+    "stored_size": Definition("size of the run's tables with their indexes", "", "MB"),
     "client_adds_ttft": _added("TTFT", "percentile of TTFT seen - percentile of TTFT that was served"),
     "client_adds_gap": _added("gaps", "percentile of gaps seen - percentile of gaps that were served"),
     "first_use_ttft_extra": Definition(

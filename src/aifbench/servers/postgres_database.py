@@ -1,0 +1,112 @@
+"""The database of one run: where all its tables are, and what the server counts about it."""
+
+import time
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
+from typing import Any
+
+from aifbench.cluster.endpoint import Endpoint
+from aifbench.errors import BenchError, UsageError
+from aifbench.workloads import postgres_stats
+from aifbench.workloads.postgres_control import PostgresNamespace, Sizes
+from aifbench.workloads.postgres_stats import Snapshot
+from aifbench.workloads.sql_control import SqlControl, SqlNamespace
+
+_LEAVE_S = 3.0
+_CLEAN_UP_TIMEOUT_S = 5.0
+_HAND_IN_S = 1.1
+_FLUSHES_ON_REQUEST = 150000
+_OWN_CONNECTIONS = 1
+
+
+class RunDatabase:
+    """A database of its own, so that runs do not meet, and one statement removes all that a run has made.
+
+    pgbench's tables are in its schema `public`, those of our own engine in `tables.schema`.
+    """
+
+    def __init__(self, endpoint: Endpoint, run_tag: str) -> None:
+        self._server = endpoint
+        self._run_tag = run_tag
+        self._namespace = PostgresNamespace(endpoint, run_tag)
+        self.name = self._namespace.database
+        self.endpoint = replace(endpoint, prefix=f"/{self.name}")
+        self.control: SqlControl
+        self.tables: SqlNamespace
+        self.settings: dict[str, str] = {}
+        self._version = 0
+
+    def create(self) -> None:
+        """Raises ServiceError."""
+        self._namespace.create()
+        with closing(self._namespace.open()) as control:
+            self.settings = control.settings()
+        self.control = SqlControl(self.endpoint)
+        self._version = self.control.version()
+        self.tables = SqlNamespace(self.control, self._run_tag)
+        self.tables.create()
+
+    def close(self) -> str:
+        """Remove it; why it is left behind, or nothing."""
+        with suppress(BenchError, AttributeError):
+            self.control.close()
+        try:
+            PostgresNamespace(self._server, self._run_tag, timeout_s=_CLEAN_UP_TIMEOUT_S).clear()
+        except BenchError as error:
+            return f"the database {self.name} is left behind: {error}"
+        return ""
+
+    def sizes(self) -> Sizes:
+        with closing(self._namespace.open()) as control:
+            return control.sizes()
+
+    def facts(self) -> dict[str, Any]:
+        return {"database": self.name, "settings": self.settings, "sizes_bytes": asdict(self.sizes())}
+
+    def require_connections(self, clients: int) -> None:
+        """Raises UsageError when the server cannot take so many clients."""
+        most = int(self.settings.get("max_connections", 0)) - _OWN_CONNECTIONS
+        if clients > most >= 0:
+            raise UsageError(
+                f"{clients:,} clients are more than the {most:,} connections that the server has left",
+                hint=f"use fewer, or `start postgres --set max_connections={clients + 100}`",
+            )
+
+    def settle(self) -> None:
+        """Let the work of preparing be over before a load begins."""
+        self.control.execute("VACUUM ANALYZE")
+        self.control.execute("CHECKPOINT")
+
+    def history(self) -> int:
+        """pgbench's transactions that write leave one row each."""
+        return int(self.control.value("SELECT count(*) FROM public.pgbench_history"))
+
+    def snapshot(self) -> Snapshot | None:
+        """The server's counters, once the load's connections are gone; None when it does not answer."""
+        try:
+            self._await_leave()
+            self._hand_in()
+            return postgres_stats.take(self._fetch, self._version)
+        except BenchError:
+            return None
+
+    def _fetch(self, query: str) -> Any:
+        return self.control.fetch(query)
+
+    def _hand_in(self) -> None:
+        """Have the server count what this connection itself did, which is at most once a second otherwise."""
+        if self._version >= _FLUSHES_ON_REQUEST:
+            self.control.execute("SELECT pg_stat_force_next_flush()")
+        else:
+            time.sleep(_HAND_IN_S)
+            self.control.execute("SELECT 1")
+
+    def _await_leave(self) -> None:
+        """A server process hands in its counts when its client leaves."""
+        deadline_s = time.monotonic() + _LEAVE_S
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        while self.control.value(query) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
