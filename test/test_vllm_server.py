@@ -179,7 +179,7 @@ class Control:
     def version(self) -> str:
         return "0.32.0"
 
-    def resolve_model(self, asked: str = "") -> tuple[Any, tuple[str, ...]]:
+    def resolve_model(self, _asked: str = "") -> tuple[Any, tuple[str, ...]]:
         return mock.Mock(id="m"), ("m",)
 
     def generate_once(self, model: str) -> None:
