@@ -17,8 +17,10 @@ from aifbench.results.record import Verdict
 from aifbench.servers.base import Probe
 from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.chroma import ChromaServer
-from aifbench.servers.chroma_bench import ChromaBenchmark, count_check, parse_filter
+from aifbench.servers.chroma_bench import ChromaBenchmark
+from aifbench.servers.counting import count_check
 from aifbench.servers.run import resolve_bench
+from aifbench.workloads.datasets import parse_filter
 
 TINY = {"vectors": "200", "dim": "8", "queries": "10", "duration": "1s", "warmup": "1s", "ingest_rate": "100"}
 

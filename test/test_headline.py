@@ -6,7 +6,7 @@ from dataclasses import replace
 from test.fakes.records import capacity_record, level, levels_record, sample_record
 
 from aifbench.results.headline import headline_text, main_measurement, short_name
-from aifbench.results.record import Metric, RunRecord
+from aifbench.results.record import Measurement, Metric, RunRecord
 
 
 def main(record: RunRecord) -> str:
@@ -49,6 +49,22 @@ class Headline(unittest.TestCase):
         )
         record = sample_record(measurements=pair)
         self.assertEqual(headline_text(record), "constrained-2: TPOT 1.08 times that of free answers")
+
+    def test_levels_of_one_work_come_before_what_prepared_them(self) -> None:
+        def measured(
+            phase: str, stream: str, rate: float, arrivals: str = "closed loop, 4 clients"
+        ) -> Measurement:
+            kept = [m for m in level(phase, arrivals, load=rate).metrics if m.name == "throughput"]
+            offered = [Metric("offered_rate", rate, "ops/s", "none")] if "poisson" in arrivals else []
+            return replace(level(phase, arrivals, load=rate), stream=stream, metrics=(*kept, *offered))
+
+        load = measured("load", "load", 9000.0)
+        levels = tuple(measured(f"clients-{n}", "select", 100.0 * n) for n in (1, 4, 2))
+        other = measured("tpcb", "tpcb", 50.0)
+        steady = measured("steady", "select", 280.0, "poisson 280/s seed 1")
+        self.assertEqual(main(sample_record(measurements=(load, *levels, other))), "clients-4")
+        self.assertEqual(main(sample_record(measurements=(load, *levels, other, steady))), "steady")
+        self.assertEqual(main(sample_record(measurements=(load, other))), "load")
 
     def test_probes_are_remembered_only_where_there_is_nothing_else(self) -> None:
         record = capacity_record()

@@ -155,6 +155,18 @@ def no_pgbench() -> Pgbench:
 
 
 class Plans(BenchCase):
+    def test_the_server_must_have_connections_for_every_load_of_the_run(self) -> None:
+        for bench, options, most in (
+            ("point", {"clients": "4"}, 4),
+            ("point", {"clients": "4", "concurrency": "2,64"}, 64),
+            ("point", {"rate": "100"}, postgres_phases.OPEN_CONNECTIONS),
+            ("point", {"rate": "100", "clients": "50"}, 50),
+            ("all", {}, postgres_phases.OPEN_CONNECTIONS),
+        ):
+            benchmark = self.benchmark(bench, **options)
+            next(benchmark.phases())
+            self.assertIn(f"clients {most}", self.database(benchmark).calls, (bench, options))
+
     def test_each_benchmark_has_its_phases_and_says_what_makes_the_load(self) -> None:
         for bench, names, via in (
             ("tpcb", ["fill", "tpcb"], "pgbench"),

@@ -30,6 +30,7 @@ from aifbench.load.progress import Silent
 from aifbench.load.samples import Samples
 
 CLIENTS = 4
+DATABASE = "bench"
 CONNECTIONS = 4  # of each worker, for the open loop
 ROWS_PER_SCALE = 100_000
 LOAD_SHARE = 0.7
@@ -52,7 +53,7 @@ class Server:
     def pgbench(self, *arguments: str) -> str:
         where = ["-h", self.endpoint.host, "-p", str(self.endpoint.port), "-U", "bench"]
         done = subprocess.run(
-            [self.programs / "pgbench", *where, *arguments, "bench"],
+            [self.programs / "pgbench", *where, *arguments, DATABASE],
             env={**os.environ, "PGPASSWORD": self.password},
             capture_output=True,
             text=True,
@@ -85,10 +86,14 @@ def postgres(directory: Path) -> Iterator[Server]:
     settings = f"-p {port} -k {directory} -c listen_addresses=127.0.0.1 -c shared_buffers=256MB"
     run("pg_ctl", "-D", data, "-w", "-l", directory / "log", "-o", settings, "start")
     try:
-        server = Server(Endpoint("127.0.0.1", port, secret_file=secret), programs, secret.read_text())
+        server = Server(
+            Endpoint("127.0.0.1", port, prefix="/" + DATABASE, secret_file=secret),
+            programs,
+            secret.read_text(),
+        )
         where = ["-h", "127.0.0.1", "-p", str(port), "-U", "bench"]
         environment = {**os.environ, "PGPASSWORD": server.password}
-        subprocess.run([programs / "createdb", *where, "bench"], env=environment, check=True)
+        subprocess.run([programs / "createdb", *where, DATABASE], env=environment, check=True)
         yield server
     finally:
         run("pg_ctl", "-D", data, "-m", "fast", "stop")
@@ -136,8 +141,9 @@ def ours(fleet: Fleet, server: Server, sizes: Sizes, arrivals: AnyArrivals) -> S
 def main(argv: Sequence[str]) -> int:
     parser = options(str(__doc__))
     parser.add_argument("--quick", action="store_true", help="small and short: whether it works")
+    parser.add_argument("--seconds", type=int, default=4, help="of each run (%(default)s)")
     arguments = parser.parse_args(argv)
-    sizes = Sizes(1, 1.0, 0.5) if arguments.quick else Sizes(10, 4.0, 1.0)
+    sizes = Sizes(1, 1.0, 0.5) if arguments.quick else Sizes(10, float(arguments.seconds), 1.0)
     theirs = Line("pgbench -S -M prepared, 4 clients", "tps")
     mine = Line("our engine, 4 worker processes", "tps")
     lag = Line("open loop: lag p99 at 70 % of capacity", "ms", at_most=2.0)

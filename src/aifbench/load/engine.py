@@ -65,11 +65,6 @@ class Engine:
         return hasattr(self._workload, "request")
 
     @property
-    def _is_crowded(self) -> bool:
-        """Whether clients would be in each other's way as threads; one alone is fastest by plain calls."""
-        return self._part.due_ns is not None or self._part.clients > 1
-
-    @property
     def _is_stream(self) -> bool:
         return bool(getattr(self._workload, "is_stream", False))
 
@@ -162,7 +157,7 @@ class Engine:
     def _loop(self, recorder: Recorder) -> WireLoop | CallLoop | PollLoop | ProgramLoop:
         if getattr(self._workload, "is_program", False):
             return ProgramLoop(self._workload, recorder, self._part, self._program_part())
-        if getattr(self._workload, "is_polled", False) and self._is_crowded:
+        if getattr(self._workload, "is_polled", False):
             return PollLoop(self._workload, recorder, self._part)
         if not self._speaks_http:
             return CallLoop(self._workload, recorder, self._part)

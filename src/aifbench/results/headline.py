@@ -1,5 +1,7 @@
 """The few numbers of a run that people quote: how much, how slow at the tail, how good the answers."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from aifbench.errors import UsageError
@@ -64,7 +66,8 @@ def main_measurement(record: RunRecord) -> Measurement | None:
 
     What the run was made for comes first: a capacity, a comparison. Of streamed answers it is the load that a
     service can be asked to carry (open loop after closed levels), else the best one of the levels. Otherwise
-    it is the first whose answers were checked, else the first.
+    it is the first whose answers were checked; else, where levels of the same work were measured, that work
+    in open loop or at its best level; else the first.
     """
     measured = [m for m in record.measurements if m.role is Role.MEASURE] or list(record.measurements)
     for name in ("capacity", *_RATIOS):
@@ -75,7 +78,17 @@ def main_measurement(record: RunRecord) -> Measurement | None:
         opened = [m for m in streamed if is_open_loop(m)]
         return max(opened or streamed, key=_useful_rate)
     checked = (m for m in measured if any(q.value is not None for q in qualities(m)))
-    return next(checked, measured[0] if measured else None)
+    return next(checked, None) or _best_level(measured) or (measured[0] if measured else None)
+
+
+def _best_level(measured: Sequence[Measurement]) -> Measurement | None:
+    """Of the stream that was measured most often, in several phases; None where each was measured once."""
+    counts = Counter(m.stream for m in measured)
+    stream, count = next(iter(counts.most_common(1)), ("", 0))
+    if count < 2:
+        return None
+    levels = [m for m in measured if m.stream == stream]
+    return max([m for m in levels if is_open_loop(m)] or levels, key=_useful_rate)
 
 
 def _useful_rate(measurement: Measurement) -> float:

@@ -10,11 +10,12 @@ from aifbench.errors import BenchError, UsageError
 from aifbench.load.arrivals import AnyArrivals, Closed, Constant, to_json
 from aifbench.load.fleet import PhaseOutcome
 from aifbench.load.plan import PhasePlan, Quality, StreamPlan
-from aifbench.results.record import Check, Verdict
+from aifbench.results.record import Check
 from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase
+from aifbench.servers.counting import count_check
 from aifbench.servers.load_options import arrivals_of, timing_of
 from aifbench.workloads.chroma_control import ChromaControl, ChromaNamespace, Collection
-from aifbench.workloads.datasets import Dataset, DatasetSpec, Filter, load_dataset
+from aifbench.workloads.datasets import Dataset, DatasetSpec, load_dataset, parse_filter
 from aifbench.workloads.preparation import prepare_dataset
 
 _PHASES = {
@@ -262,31 +263,3 @@ def _items(outcome: PhaseOutcome, name: str, before: int, sign: int) -> tuple[in
     batch = int(stream.params.get("batch", 1))
     doubtful = int((~samples.ok).sum()) * batch
     return before + sign * done, before + sign * (done + doubtful)
-
-
-def count_check(stored: int, certain: int, possible: int, unit: str) -> Check:
-    """Does the service hold what its answers said? Operations that failed may or may not have counted."""
-    low, high = sorted((certain, possible))
-    expected = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    verdict = Verdict.VALID if low <= stored <= high else Verdict.INVALID
-    return Check(
-        "COUNT",
-        verdict,
-        f"{stored:,} {unit} stored, {expected} expected",
-        value=float(stored),
-        limit=float(certain),
-        unit=unit,
-        advice=""
-        if verdict is Verdict.VALID
-        else "the service lost or invented data: do not use these numbers",
-    )
-
-
-def parse_filter(text: str) -> Filter | None:
-    """`bucket:10` or `cluster:3`: the column, and the bound that its values stay below."""
-    if not text:
-        return None
-    column, _, below = text.partition(":")
-    if not below.isdigit():
-        raise UsageError(f"--filter {text!r} cannot be used", hint="give bucket:1..100 or cluster:1..64")
-    return Filter(column, int(below))

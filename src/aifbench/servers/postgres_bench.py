@@ -12,7 +12,6 @@ from aifbench.load.arrivals import AnyArrivals, Closed, Poisson
 from aifbench.load.plan import Quality
 from aifbench.results.record import Check, Measurement, Metric
 from aifbench.servers.benchmark import BenchmarkContext, Phase
-from aifbench.servers.chroma_bench import parse_filter
 from aifbench.servers.load_options import arrivals_of
 from aifbench.servers.postgres_capacity import CapacitySearch
 from aifbench.servers.postgres_checks import (
@@ -31,9 +30,9 @@ from aifbench.servers.postgres_options import (
     parse_response_slo,
     parse_scripts,
 )
-from aifbench.servers.postgres_phases import OWN, PGBENCH, Level, PhaseMaker, Work
+from aifbench.servers.postgres_phases import OWN, PGBENCH, Level, PhaseMaker, Work, open_connections
 from aifbench.workloads import pgvector, sql_bulk, sql_metadata, sql_points
-from aifbench.workloads.datasets import DatasetSpec, load_dataset
+from aifbench.workloads.datasets import DatasetSpec, load_dataset, parse_filter
 from aifbench.workloads.pgbench import ROWS_PER_SCALE, Pgbench, find_pgbench
 from aifbench.workloads.preparation import prepare_dataset
 
@@ -83,8 +82,7 @@ class PostgresBenchmark:
         if self._without:
             self._context.progress.note(self._without)
         self._database.create()
-        clients = (self._options["clients"], *self._ladder)
-        self._database.require_connections(max(clients))
+        self._database.require_connections(self._most_connections)
         engine = asdict(self._pgbench) if self._pgbench else {"words": [OWN]}
         self._facts = {
             **self._database.facts(),
@@ -104,6 +102,14 @@ class PostgresBenchmark:
     @property
     def _reconnects(self) -> bool:
         return bool(self._options["reconnect"]) or self._bench == "storm"
+
+    @property
+    def _most_connections(self) -> int:
+        """At once, of all the loads of the run."""
+        options = self._options
+        comes_at_a_rate = self._bench == "all" or options["slo"] or not isinstance(self._arrivals, Closed)
+        opened = open_connections(options) if comes_at_a_rate else 0
+        return max(int(options["clients"]), opened, *self._ladder)
 
     @property
     def _ladder(self) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from aifbench.load.fleet import PhaseOutcome
 from aifbench.results.record import Measurement, Role
 from aifbench.results.slo import Slo
 from aifbench.servers.benchmark import Evidence, Phase
-from aifbench.servers.inference_capacity import check_of, metric_of
+from aifbench.servers.capacity import check_of, metric_of
 from aifbench.servers.postgres_phases import Level, PhaseMaker, Seen, Work
 from aifbench.stats.intervals import Estimate
 from aifbench.stats.saturation import Capacity, RateSearch, Trial, blind_overload

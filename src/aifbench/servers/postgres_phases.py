@@ -15,7 +15,7 @@ from aifbench.results.metrics import metric_of
 from aifbench.results.record import Check, Measurement, Metric, Role, Verdict
 from aifbench.results.slo import Slo
 from aifbench.servers.benchmark import Evidence, Phase
-from aifbench.servers.chroma_bench import count_check
+from aifbench.servers.counting import count_check
 from aifbench.servers.postgres_checks import check_agreement
 from aifbench.servers.postgres_database import RunDatabase
 from aifbench.servers.postgres_metrics import server_metrics

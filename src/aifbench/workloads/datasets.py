@@ -48,6 +48,16 @@ class Filter:
         return f"{self.column} < {self.below}"
 
 
+def parse_filter(text: str) -> Filter | None:
+    """`bucket:10` or `cluster:3`: the column, and the bound that its values stay below. Raises UsageError."""
+    if not text:
+        return None
+    column, _, below = text.partition(":")
+    if not below.isdigit():
+        raise UsageError(f"--filter {text!r} cannot be used", hint="give bucket:1..100 or cluster:1..64")
+    return Filter(column, int(below))
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetSpec:
     """What to prepare. None means 20,000 x 128 with 1,000 queries, or all that `folder` holds.
