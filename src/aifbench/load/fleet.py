@@ -38,7 +38,7 @@ from aifbench.load.recorder import (
 from aifbench.load.samples import Samples
 
 # Time between the last worker's readiness and the common start: several polls of every worker.
-START_LEAD_S = 0.1
+START_LEAD_S = 0.07
 JOB_START_LEAD_S = 2.0
 
 _POLL_S = 0.05
