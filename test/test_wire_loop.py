@@ -532,6 +532,11 @@ class Streams(StreamCase):
         self.assertEqual(ready.run().kinds, [OutcomeKind.OK] * 10)
         self.assertFalse(ready.loop.overloaded)
 
+    def test_whole_answers_for_those_who_want_their_heads(self) -> None:
+        ran = self.run_loop("/body/5", clients=1, count=2, wants_head=True)
+        self.assertEqual(ran.answers, 2 * b"HTTP/1.1 200 X\r\nContent-Length: 5\r\n\r\nxxxxx")
+        self.assertEqual(ran.samples.bytes_in.tolist(), [5, 5])
+
 
 class Chains(StreamCase):
     """Four turns to a conversation."""

@@ -18,7 +18,7 @@ from aifbench.errors import BenchError, ConfigError, ServiceError, UnknownRun, U
 from aifbench.load.progress import Progress
 from aifbench.options import Option, nearest
 from aifbench.results.store import RunStore, RunSummary
-from aifbench.servers.attached import ATTACH_OPTIONS, attach
+from aifbench.servers.attached import attach, attach_options
 from aifbench.servers.base import SlurmServer
 from aifbench.servers.instance import Instance, InstanceStore
 from aifbench.servers.options import LOAD_OPTIONS, START_OPTIONS, with_own
@@ -126,7 +126,7 @@ class Session:
         return [kind for kind in kinds() if server_class(kind).attachable]
 
     def attach_options(self, kind: str) -> tuple[Option, ...]:
-        return (*ATTACH_OPTIONS, *server_class(kind).attach_options)
+        return attach_options(server_class(kind))
 
     def attach(self, kind: str, url: str, given: Mapping[str, Any]) -> ServiceStatus:
         """Use a service that somebody else started, by its address; it is READY when this returns.

@@ -6,6 +6,8 @@ takes bytes off bodies of reads, `corrupt` changes them, `hide` leaves keys out 
 
 import hashlib
 import re
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.sax.saxutils import escape
+
+from test.fakes.tls import CA_FILE
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.workloads.sigv4 import MAX_SKEW_S, UNSIGNED_PAYLOAD, Credentials, Signer, encode_query
@@ -51,9 +55,15 @@ class FakeS3:
     clock_ahead_s: float = 0.0
     requests: list[str] = field(default_factory=list)
     ignores_ranges: bool = False
+    host: str = "127.0.0.1"
+    prefix: str = ""
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
-        server, fake = ThreadingHTTPServer(("127.0.0.1", 0), _Handler), self
+        server_class = _IPv6Server if ":" in self.host else ThreadingHTTPServer
+        server, fake = server_class((self.host, 0), _Handler), self
+        if self.tls is not None:
+            server.socket = self.tls.wrap_socket(server.socket, server_side=True)
         server.daemon_threads = True
         server.fake = fake  # type: ignore[attr-defined]
         self._server = server
@@ -75,7 +85,15 @@ class FakeS3:
         if not self.secret_file.exists():
             self.secret_file.write_text(f"{self.user.secret_key}\n")
             self.secret_file.chmod(0o600)
-        return Endpoint("127.0.0.1", self._server.server_address[1], secret_file=self.secret_file)
+        port = self._server.server_address[1]
+        scheme, ca_file = ("https", CA_FILE) if self.tls else ("http", None)
+        return Endpoint(
+            self.host, port, scheme, secret_file=self.secret_file, prefix=self.prefix, ca_file=ca_file
+        )
+
+
+class _IPv6Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
 
 
 class _Error(Exception):
@@ -100,7 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = dict(parse_qsl(url.query, keep_blank_values=True))
         self.body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        _, self.bucket, self.key = (*unquote(url.path).split("/", 2), "", "")[:3]
+        path = url.path.removeprefix(self.fake.prefix)
+        _, self.bucket, self.key = (*unquote(path).split("/", 2), "", "")[:3]
         self.fake.requests.append(f"{self.command} {self.path}")
         try:
             self._check(url.path)

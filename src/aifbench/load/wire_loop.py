@@ -85,9 +85,10 @@ class WireLoop:
 
     With `is_stream` the answers recorded are whole responses as they came, cut ones too, and so are their
     reads. With `wants_head` complete answers are recorded and learned from as they came, head and body, and
-    not their bodies alone. Answers that `keeps(index)` does not want are counted and forgotten; `refusal(status, body)` words
-    those of bad status. `learn(index, body)` is told every answer that another operation of its chain builds
-    on, at once: the only reading that is done during the load. What it returns False for ends its chain.
+    not their bodies alone. Answers that `keeps(index)` does not want are counted and forgotten;
+    `refusal(status, body)` words those of bad status. `learn(index, body)` is told every answer that another
+    operation of its chain builds on, at once: the only reading that is done during the load. What it returns
+    False for ends its chain.
     """
 
     def __init__(
@@ -447,7 +448,9 @@ class WireLoop:
             self._recorder.add_reads(array("q", connection.reads).tobytes())
         elif status and connection.keep:
             answer = self._wanted(reader)
-        bytes_in = len(answer) if self._is_stream else reader.body_bytes if status else 0
+        bytes_in = len(answer)
+        if status and (self._wants_head or not answer):
+            bytes_in = reader.body_bytes
         unsent = len(connection.pending) + sum(map(len, connection.queue))
         self._recorder.add_answer(answer)
         self._recorder.add(

@@ -159,13 +159,15 @@ class Services(Topic):
         return self._cmd.complete_with(parser, text, line, begidx, endidx, words)
 
     def _attach_parser(self, kind: str) -> Parser:
+        options = self.session.attach_options(kind)
+        key = next(option.name for option in options if option.name.endswith("key-file"))
         parser = Parser(
             f"Use a {kind} that somebody else started. It is benchmarked, and never stopped.",
-            f"attach {kind} https://host/some/prefix --key-file ~/.keys/host",
+            f"attach {kind} https://host/some/prefix --{key} ~/.keys/host",
             f"attach {kind}",
         )
         parser.add_argument("url", metavar="URL", help="its address, http or https")
-        add_options(parser, self.session.attach_options(kind))
+        add_options(parser, options)
         return parser
 
     def _any_attach_parser(self) -> Parser:

@@ -50,7 +50,9 @@ def _deployment(service: Mapping[str, Any], kind: str, name: str) -> tuple[str, 
     if not is_attached(service):
         return (f"start {kind}{flags}", f"check {name} --wait 600")
     own_name = f" --name {shlex.quote(name)}" if name != kind else ""
-    key = " --key-file FILE" if service.get("authentication") == "token" else ""
+    key = (
+        f" --{service.get('key_option', 'key-file')} FILE" if service.get("authentication") == "token" else ""
+    )
     return (f"attach {kind} {shlex.quote(address(service.get('endpoint')))}{own_name}{key}{flags}",)
 
 

@@ -130,6 +130,17 @@ GLOSSARY: Mapping[str, Definition] = {
     ),
     "index_build": Definition("end - begin of CREATE INDEX", "after all rows were stored", "s"),
     "stored_size": Definition("size of the run's tables with their indexes", "", "MB"),
+    "ttfb": Definition(
+        "first byte of the answer - t0", "time until the server began to answer", "ms", scheduled={}
+    ),
+    "data_rate": Definition(
+        "bytes of the objects' content moved by good operations / length of the window",
+        "in either direction, without protocol", "MiB/s",
+    ),
+    "upload": Definition(
+        "end of completing it - t0 of its first part",
+        "one upload in parts, all of which and its completion succeeded", "ms",
+    ),
     "client_adds_ttft": _added("TTFT", "percentile of TTFT seen - percentile of TTFT that was served"),
     "client_adds_gap": _added("gaps", "percentile of gaps seen - percentile of gaps that were served"),
     "first_use_ttft_extra": Definition(

@@ -60,7 +60,8 @@ def secret_values(secrets: Iterable[Path | str]) -> list[bytes]:
     found: set[str] = set()
     for secret in secrets:
         text = _read(secret) if isinstance(secret, Path) else secret
-        found.update(line.strip() for line in text.splitlines())
+        lines = [line.strip() for line in text.splitlines()]
+        found.update(lines, (line.partition(":")[2] for line in lines))  # user:secret hides the secret alone
     forms = {form for value in found if len(value) >= MIN_SECRET_CHARS for form in _forms(value)}
     return sorted((form.encode() for form in forms), key=len, reverse=True)
 

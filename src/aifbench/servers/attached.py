@@ -2,9 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,34 @@ from aifbench.servers.status import Stage
 if TYPE_CHECKING:
     from aifbench.servers.base import SlurmServer
 
-# What every kind that can be attached takes; a kind adds its own.
+# What a kind that can be attached takes, unless its keys are of another form; a kind adds its own.
 ATTACH_OPTIONS = (
     Option("name", "what to call it (default: its kind)", parse=parse_name, metavar="NAME"),
     Option("key-file", "file with the API key, readable by you alone", default="", metavar="FILE"),
     Option("key-env", "environment variable that has the API key", default="", metavar="VARIABLE"),
     Option("ca-file", "PEM file of the CA to trust for https", default="", metavar="FILE"),
 )
-_NOT_RECORDED = ("name", "key_file", "key_env", "ca_file")
+_API_KEY_OPTIONS = ("key_file", "key_env")
+_NOT_RECORDED = ("name", *_API_KEY_OPTIONS, "ca_file")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFile:
+    """Keys of a form of their own: the option that names their file, and whether a text is such keys."""
+
+    option: Option
+    is_valid: Callable[[str], bool]
+    holds: str  # what must be in it, in words
+
+
+def attach_options(server_class: type["SlurmServer"]) -> tuple[Option, ...]:
+    """All that `attach` of this kind takes."""
+    own = server_class.attach_key
+    if own is None:
+        return (*ATTACH_OPTIONS, *server_class.attach_options)
+    common = (option for option in ATTACH_OPTIONS if option.key not in _API_KEY_OPTIONS)
+    return (*common, own.option, *server_class.attach_options)
+
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
@@ -90,14 +110,16 @@ def attach(
     answer as such a service does; nothing is kept then.
     """
     kind = server_class.kind
-    options = resolve_options((*ATTACH_OPTIONS, *server_class.attach_options), given)
+    options = resolve_options(attach_options(server_class), given)
     endpoint = _endpoint(server_class, site, url, options)
-    key = _key_from(environ, options)
+    own = server_class.attach_key
+    key = _key_from(environ, options) if own is None else ""
+    not_recorded = _NOT_RECORDED if own is None else (*_NOT_RECORDED, own.option.key)
     instance = Instance(
         kind=kind,
         name=options["name"] or kind,
         job_name=new_job_name(kind, options["name"] or kind),
-        options={k: v for k, v in options.items() if k not in _NOT_RECORDED and v not in (None, "")},
+        options={k: v for k, v in options.items() if k not in not_recorded and v not in (None, "")},
         submitted_utc=utc_text(site.clock.wall_s()),
         submitted_wall_s=site.clock.wall_s(),
         submitted_monotonic_s=site.clock.monotonic_s(),
@@ -135,7 +157,7 @@ def _endpoint(
     ca_file = _file(options["ca_file"], "--ca-file")
     if ca_file and endpoint.scheme != "https":
         raise UsageError("--ca-file is for https addresses only")
-    return replace(endpoint, prefix=prefix, ca_file=ca_file, secret_file=_key_file(options["key_file"]))
+    return replace(endpoint, prefix=prefix, ca_file=ca_file, secret_file=_key_file(server_class, options))
 
 
 def _file(text: str, what: str) -> Path | None:
@@ -147,20 +169,35 @@ def _file(text: str, what: str) -> Path | None:
     return path
 
 
-def _key_file(text: str) -> Path | None:
+def _key_file(server_class: type["SlurmServer"], options: Mapping[str, Any]) -> Path | None:
     """A file with a key, which nobody else can read: it is used where it lies, and never copied."""
-    path = _file(text, "--key-file")
+    own = server_class.attach_key
+    what = "--key-file" if own is None else f"--{own.option.name}"
+    path = _file(options["key_file" if own is None else own.option.key], what)
     if path is None:
         return None
     if path.stat().st_mode & 0o077:
-        raise UsageError(f"others can read --key-file {path}", hint=f"chmod 600 {path}")
-    try:
-        secret = Endpoint("", 0, secret_file=path).read_secret()
-    except ServiceError:
-        secret = None
-    if not secret:
-        raise UsageError(f"--key-file {path} does not hold one key")
+        raise UsageError(f"others can read {what} {path}", hint=f"chmod 600 {path}")
+    if own is None and not _is_one_key(path):
+        raise UsageError(f"{what} {path} does not hold one key")
+    if own is not None and not own.is_valid(_text_of(path)):
+        raise UsageError(f"{what} {path} does not hold {own.holds}")
     return path
+
+
+def _is_one_key(path: Path) -> bool:
+    try:
+        return bool(Endpoint("", 0, secret_file=path).read_secret())
+    except ServiceError:
+        return False
+
+
+def _text_of(path: Path) -> str:
+    """Nothing for what is no text."""
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _key_from(environ: Mapping[str, str], options: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from aifbench.cluster.tracker import REST_AGE_S
 from aifbench.errors import ConfigError, NotReady, ServiceDied, ServiceError, SubmitError
 from aifbench.options import Option, resolve_options
 from aifbench.servers import log
-from aifbench.servers.attached import attached_announcement, job_of
+from aifbench.servers.attached import KeyFile, attached_announcement, job_of
 from aifbench.servers.deployment import (
     SCRIPT_COPY,
     SECRET_FILE,
@@ -69,10 +69,12 @@ class SlurmServer(ABC):
     has_secret: ClassVar[bool] = True
     max_nodes: ClassVar[int] = 1
     # Whether one that somebody else started can be used, by its address; the end of an address that its own
-    # paths begin with again; and what is asked of those besides `ATTACH_OPTIONS`.
+    # paths begin with again; and what is asked of those besides what all are asked;
+    # and the file of its keys where these are no API key.
     attachable: ClassVar[bool] = False
     attach_suffix: ClassVar[str] = ""
     attach_options: ClassVar[tuple[Option, ...]] = ()
+    attach_key: ClassVar[KeyFile | None] = None
 
     def __init__(self, site: Site, instance: Instance) -> None:
         self._site = site

@@ -8,6 +8,8 @@ from aifbench.servers.base import SlurmServer
 
 _CLASSES = {
     "chroma": "aifbench.servers.chroma:ChromaServer",
+    "postgres": "aifbench.servers.postgres:PostgresServer",
+    "s3": "aifbench.servers.s3:S3Server",
     "vllm": "aifbench.servers.vllm:VLLMServer",
 }
 
