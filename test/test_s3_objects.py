@@ -123,7 +123,7 @@ class Contents(unittest.TestCase):
         self.assertNotEqual(whole[:edge], whole[edge : 2 * edge])
 
     def test_keys_without_folders(self) -> None:
-        flat = ObjectSet("1", 1, "up-")
+        flat = ObjectSet("1", 1, "up-", is_flat=True)
         self.assertEqual((flat.key(7), flat.number("up-000000007")), ("up-000000007", 7))
 
     def test_keys_and_numbers(self) -> None:

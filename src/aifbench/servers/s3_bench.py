@@ -146,7 +146,7 @@ class S3Benchmark:
             self._context.progress.note(
                 f"{name}: {len(missing):,} of {count:,} objects were stored once more"
             )
-            self._facts[f"{name} stored again"] = len(missing)
+            self._facts[f"{name.replace('-', '_')}_stored_again"] = len(missing)
 
     @property
     def _doomed(self) -> int:
