@@ -1,6 +1,5 @@
 """Generation through the `openai` package: the same answers mean the same as over plain HTTP."""
 
-import importlib.util
 import tempfile
 import unittest
 from collections.abc import Iterable
@@ -24,7 +23,6 @@ from aifbench.workloads.inference_sdk import Generate
 from aifbench.workloads.prompts import PromptSpec, prepare
 
 
-@unittest.skipUnless(importlib.util.find_spec("openai"), "the openai package is not installed")
 class Sdk(unittest.TestCase):
     def setUp(self) -> None:
         directory = tempfile.TemporaryDirectory()

@@ -30,6 +30,7 @@ from test.fakes.waiting import eventually
 
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import FOREVER_NS, Assignment
+from aifbench.load.connecting import open_sockets
 from aifbench.load.http import encode_request
 from aifbench.load.recorder import (
     READ,
@@ -43,7 +44,7 @@ from aifbench.load.recorder import (
 )
 from aifbench.load.samples import Samples
 from aifbench.load.tls import client_context
-from aifbench.load.wire_loop import WireLoop, open_sockets
+from aifbench.load.wire_loop import WireLoop
 from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
 MS = 1_000_000

@@ -15,6 +15,7 @@ from aifbench.load.arrivals import from_json
 from aifbench.load.assignment import Assignment, StopFlag, assign
 from aifbench.load.call_loop import CallLoop
 from aifbench.load.clocksync import Offset
+from aifbench.load.connecting import AnySocket, open_sockets
 from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.poll_loop import PollLoop
@@ -23,7 +24,7 @@ from aifbench.load.recorder import Recorder, count_rows, save_tokens
 from aifbench.load.rendezvous import rows_name
 from aifbench.load.tls import client_context
 from aifbench.load.tokens import Tokens
-from aifbench.load.wire_loop import AnySocket, WireLoop, open_sockets
+from aifbench.load.wire_loop import WireLoop
 
 _OPEN_LOOP_CONNECTIONS = 16
 

@@ -7,7 +7,6 @@ every read's time is kept, and all bytes as they came: what they mean is found o
 
 import errno
 import heapq
-import resource
 import select
 import socket
 import ssl
@@ -16,16 +15,13 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from aifbench.errors import WorkloadError
 from aifbench.load.assignment import Assignment
+from aifbench.load.connecting import MAX_CONNECTIONS, AnySocket, descriptors_left, resolve
 from aifbench.load.http import ProtocolError, ResponseReader
 from aifbench.load.recorder import DROPPED, UNCHECKED, Recorder, pack_row, unfinished_row
 from aifbench.load.tls import TlsSocket
 from aifbench.load.workload import NOT_SEEN, OutcomeKind, Request
 
-MAX_CONNECTIONS = 1024
-_OTHER_FILES = 64
-_PREPARE_TIMEOUT_S = 10.0
 REFUSED_PAUSE_NS = 50_000_000
 _RECEIVE_BYTES = 262_144
 # Python makes an object of this size for every read. Pieces of a stream are small, and many.
@@ -38,9 +34,6 @@ _COARSE_WAIT_NS = 2_000_000
 _AWAKE_NS = 200_000
 _AWAKE_SHARE = 0.1
 _IN, _OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
-
-
-AnySocket = socket.socket | TlsSocket
 
 
 class _Connection:
@@ -61,23 +54,6 @@ class _Connection:
         self.queue: list[memoryview] = []  # what is to be sent after `pending`
         self.bytes_out = 0
         self.index = self.intended_ns = self.sent_ns = self.first_ns = 0
-
-
-def open_sockets(address: tuple[str, int], count: int, tls: ssl.SSLContext | None = None) -> list[AnySocket]:
-    """Connections for a loop to use. Raises WorkloadError when the service refuses."""
-    sockets: list[AnySocket] = []
-    try:
-        for _ in range(min(count, MAX_CONNECTIONS, _descriptors_left())):
-            sock = socket.create_connection(address, timeout=_PREPARE_TIMEOUT_S)
-            sockets.append(sock)
-            if tls is not None:
-                sockets[-1] = secured = TlsSocket(sock, tls, address[0])
-                secured.do_handshake()
-    except OSError as error:
-        for opened in sockets:
-            opened.close()
-        raise WorkloadError(f"cannot connect to {address[0]}:{address[1]}") from error
-    return sockets
 
 
 class WireLoop:
@@ -109,7 +85,7 @@ class WireLoop:
     ) -> None:
         self._host = address[0]
         self._tls = tls
-        self._family, self._address = _resolve(address)
+        self._family, self._address = resolve(address)
         self._request = request
         self._recorder = recorder
         self._part = assignment
@@ -121,7 +97,7 @@ class WireLoop:
         self._refusal = refusal
         self._scratch = bytearray(_RECEIVE_BYTES)  # for what is not kept
         self._now_ns = now_ns
-        self._max_connections = max(min(max_connections, _descriptors_left()), assignment.clients)
+        self._max_connections = max(min(max_connections, descriptors_left()), assignment.clients)
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self._idle: list[_Connection] = []
@@ -522,19 +498,6 @@ def _awake_ns(part: Assignment) -> int:
         return 0
     mean_gap_ns = int(part.due_ns[-1] - part.due_ns[0]) / (len(part.due_ns) - 1)
     return _AWAKE_NS if mean_gap_ns * _AWAKE_SHARE >= _AWAKE_NS else 0
-
-
-def _descriptors_left() -> int:
-    """How many connections the process's limit of open files has room for, roughly."""
-    return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
-
-
-def _resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    try:
-        family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise WorkloadError(f"cannot resolve {address[0]!r}") from error
-    return family, (str(resolved[0]), int(resolved[1]))
 
 
 def _text(error: OSError) -> str:
