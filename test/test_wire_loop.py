@@ -199,6 +199,20 @@ class Endings(LoopCase):
             body = bodies[size] or (b"" if not size else b"ok" if kind is OutcomeKind.OK else b"no")
             self.assertEqual(ran.answers[ends[row] - size : ends[row]], body)
 
+    def test_a_kept_connection_that_was_just_closed_costs_time_and_no_answer(self) -> None:
+        ready = self.loop("/stale", count=6)
+        ran = ready.run()
+        self.assertEqual((ran.kinds, ran.errors), ([OutcomeKind.OK] * 6, {}))
+        self.assertEqual(ready.loop.sent_anew, 5)
+        self.assertEqual(ran.samples.index.tolist(), list(range(6)))
+
+    def test_one_that_ends_again_is_broken(self) -> None:
+        targets = ("/ok", "/vanish", "/ok")
+        ready = self.loop(lambda index: encode_request("GET", targets[index], "test"), count=3)
+        ran = ready.run()
+        self.assertEqual(ran.kinds, [OutcomeKind.OK, OutcomeKind.BROKEN, OutcomeKind.OK])
+        self.assertEqual((ready.loop.sent_anew, sum(ran.errors.values())), (1, 1))
+
     def test_error_texts_tell_status_and_answer(self) -> None:
         self.assertEqual(self.run_loop("/status/500", count=2).errors, {"HTTP 500 no": 2})
         self.assertEqual(

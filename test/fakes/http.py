@@ -91,6 +91,7 @@ class _Peer:
         self.sock = sock
         self.argument = 0
         self.keeps_open = True
+        self.requests = 0
         self._file = sock.makefile("rb")
         self._request_bytes = 0
         self._body_left = 0
@@ -106,6 +107,7 @@ class _Peer:
     def _serve(self) -> None:
         with self.sock, self._file, contextlib.suppress(OSError):
             while self.keeps_open and (target := self._read_head()):
+                self.requests += 1
                 _, name, argument = (*target.split("/"), "0")[:3]
                 self.argument = int(argument)
                 if name not in ("early", "slow-reader"):
@@ -163,6 +165,13 @@ def _leave(peer: _Peer) -> None:
     peer.answer(b"ok")
 
 
+def _stale(peer: _Peer) -> None:
+    """Closed just when it is used again, as after too long a pause."""
+    peer.keeps_open = peer.requests == 1
+    if peer.keeps_open:
+        peer.answer(b"ok")
+
+
 def _reset(peer: _Peer) -> None:
     peer.keeps_open = False
     peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -198,6 +207,7 @@ _ANSWERS: dict[str, Answer] = {
     "status": lambda peer: peer.answer(b"" if peer.argument == 204 else b"no", peer.argument),
     "until-end": lambda peer: peer.close_after(b"HTTP/1.1 200 OK\r\n\r\nall of it"),
     "wait": _wait,
+    "stale": _stale,
     "hang": lambda peer: peer.service.hang(),
     "close": _close,
     "leave": _leave,

@@ -136,6 +136,7 @@ class Engine:
             limited_by=loop.limited_by,
             failure=recorder.failure or (loop.failure if isinstance(loop, ProgramLoop) else ""),
             overloaded=loop.overloaded,
+            sent_anew=loop.sent_anew if isinstance(loop, WireLoop) else 0,
             notes=self._workload.notes() if hasattr(self._workload, "notes") else {},
         )
 

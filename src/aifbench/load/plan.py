@@ -88,7 +88,8 @@ class WorkerReport:
     clock minus worker 0's, and `clock_step_s` how far its wall clock moved against its monotonic one
     during the load. `errors` maps an error text to its count. `limited_by` is set when the worker itself
     could not follow the plan, `overloaded` when it ended early because too much was under way.
-    `notes` are what the workload found out itself, as numbers by name.
+    `notes` are what the workload found out itself, as numbers by name. `sent_anew` operations met a kept
+    connection that the service had just closed.
     """
 
     stream: str
@@ -108,6 +109,7 @@ class WorkerReport:
     failure: str = ""
     overloaded: bool = False
     notes: Mapping[str, float] = field(default_factory=dict)
+    sent_anew: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -38,8 +38,8 @@ _IN, _OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
 
 class _Connection:
     __slots__ = (
-        "bytes_out", "first_ns", "index", "intended_ns", "is_connected", "keep", "pending", "queue", "reader",
-        "reads", "recv", "sent_ns", "serial", "sock",
+        "bytes_out", "first_ns", "index", "intended_ns", "is_connected", "is_kept", "keep", "pending",
+        "queue", "reader", "reads", "recv", "request", "sent_ns", "serial", "sock",
     )  # fmt: skip
 
     def __init__(self, sock: AnySocket) -> None:
@@ -49,6 +49,8 @@ class _Connection:
         self.reads: list[int] = []  # of a stream: instant, bytes so far, instant, ...
         self.serial = 0
         self.is_connected = False
+        self.is_kept = False  # it was idle before this operation
+        self.request: Request = b""
         self.keep = True
         self.pending = memoryview(b"")
         self.queue: list[memoryview] = []  # what is to be sent after `pending`
@@ -111,6 +113,7 @@ class WireLoop:
         self.idle_ns = 0  # awake, with nothing to do
         self.limited_by = ""
         self.overloaded = False
+        self.sent_anew = 0
 
     def use(self, sockets: Iterable[AnySocket]) -> None:
         """Take over connections that were opened ahead of the start."""
@@ -185,11 +188,19 @@ class WireLoop:
 
     def _issue(self, index: int, intended_ns: int) -> None:
         request = self._request(index)
-        data, *rest = request if isinstance(request, tuple) else (request,)
         connection = self._idle.pop() if self._idle else None
         sent_ns = self._now_ns()
         if connection is None:
             connection = self._adopt(socket.socket(self._family, socket.SOCK_STREAM))
+        else:
+            connection.is_kept = True
+        self._begin(connection, request, index, intended_ns, sent_ns)
+
+    def _begin(
+        self, connection: _Connection, request: Request, index: int, intended_ns: int, sent_ns: int
+    ) -> None:
+        data, *rest = request if isinstance(request, tuple) else (request,)
+        connection.request = request
         connection.index, connection.intended_ns, connection.sent_ns = index, intended_ns, sent_ns
         connection.first_ns = NOT_SEEN
         connection.keep = self._keeps is None or self._keeps(index)
@@ -392,6 +403,9 @@ class WireLoop:
         return f"HTTP {reader.status}{retry} {reader.body[:120].decode(errors='replace')}"
 
     def _fail(self, connection: _Connection, kind: OutcomeKind, text: str) -> None:
+        if kind is OutcomeKind.BROKEN and self._is_stale(connection):
+            self._send_anew(connection)
+            return
         now_ns = self._now_ns()
         is_busy = connection.reader is not None
         if is_busy:
@@ -401,6 +415,24 @@ class WireLoop:
         if is_busy:
             pause_ns = REFUSED_PAUSE_NS if kind is OutcomeKind.CONNECT else 0
             self._operation_ended(now_ns + pause_ns, -1)
+
+    def _is_stale(self, connection: _Connection) -> bool:
+        """Services close connections that were idle for some seconds, perhaps just when one is used again.
+
+        One that ends without a byte of the answer was closed before the request was read.
+        """
+        reader = connection.reader
+        return reader is not None and connection.is_kept and not reader.received
+
+    def _send_anew(self, connection: _Connection) -> None:
+        """On a new connection, and only once. The time that it took is the operation's."""
+        request, index = connection.request, connection.index
+        intended_ns, sent_ns = connection.intended_ns, connection.sent_ns
+        self._drop(connection)
+        self._in_flight -= 1
+        self.sent_anew += 1
+        new = self._adopt(socket.socket(self._family, socket.SOCK_STREAM))
+        self._begin(new, request, index, intended_ns, sent_ns)
 
     def _next_of(self, connection: _Connection, now_ns: int, *, goes_on: bool) -> tuple[int, int]:
         """When the client of this operation is free, and for which one of its chain."""

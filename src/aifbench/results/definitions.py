@@ -126,6 +126,9 @@ _DEFINITIONS: Mapping[str, Definition] = {
     "client_cpu": Definition(
         "CPU time / wall time of the busiest worker", "share of a core that the load cost", "%"
     ),
+    "sent_anew": Definition(
+        "requests sent twice", "their kept connection had just been closed by the service, unread", "ops"
+    ),
     "client_cpu_per_op": Definition(
         "CPU time of all workers / operations", "what one operation cost the client", "ms/op"
     ),

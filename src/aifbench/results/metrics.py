@@ -118,6 +118,9 @@ def client(reports: Sequence[WorkerReport]) -> Iterator[Metric]:
     if operations:
         per_op_ms = 1000 * sum(report.cpu_s for report in reports) / operations
         yield Metric("client_cpu_per_op", per_op_ms, "ms/op", "lower", n=operations)
+    sent_anew = sum(report.sent_anew for report in reports)
+    if sent_anew:
+        yield Metric("sent_anew", sent_anew, "ops", "lower", n=operations)
     busiest = cpu_share(reports)
     if busiest is not None:
         yield Metric("client_cpu", 100 * busiest, "%", "lower", n=len(reports))
