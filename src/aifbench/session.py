@@ -109,7 +109,8 @@ class Session:
             instance = known[name]
             return server_class(instance.kind)(self._site, instance)
         alive = self.instances()
-        hint = f"running: {', '.join(alive)}" if alive else "none is running; `start chroma` starts one"
+        first = name if name in kinds() else kinds()[0]
+        hint = f"running: {', '.join(alive)}" if alive else f"none is running; `start {first}` starts one"
         raise UnknownService(f"no service is called {name!r}{nearest(name, known)}", hint=hint)
 
     def kind_of(self, name: str) -> str:
