@@ -167,15 +167,14 @@ class Endings(LoopCase):
         self.assertEqual(samples.qualities.tolist(), [[0.5, 0.25]])
         self.assertTrue(samples.sent_ns[0] < samples.first_byte_ns[0] < samples.finished_ns[0])
 
-    def test_token_times_are_in_the_order_of_the_rows(self) -> None:
+    def test_token_times_are_kept_by_operation(self) -> None:
         def perform(index: int) -> Outcome:
             return Outcome(tokens=TokenTimes(output_tokens=index)) if index % 3 else Outcome()
 
         samples = self.run_loop(perform, clients=4, count=200)
-        rows = read_samples(self.dir, "x", 0).index.tolist()
         self.assertEqual(
-            [times.output_tokens for times in self.loop.times],
-            [index if index % 3 else 0 for index in rows],
+            {index: times.output_tokens for index, times in self.loop.tokens.items()},
+            {index: index for index in range(200) if index % 3},
         )
         self.assertEqual(len(samples), 200)
 
@@ -246,6 +245,56 @@ class ManyThreads(LoopCase):
         self.assertEqual(samples.intended_ns.tolist(), [ms * MS for ms in range(200)])
         self.assertTrue((samples.sent_ns >= samples.intended_ns).all())
         self.assertEqual(self.loop.limited_by, "")
+
+
+class Chains(LoopCase):
+    """A client does the operations of a chain itself, one after the other."""
+
+    def chained(self, perform: Callable[[int], Outcome], **options: Any) -> Samples:
+        part = self.part(time.perf_counter_ns(), **options)
+        part.chain = 5
+        return self.record(perform, part)
+
+    def test_a_chain_stays_with_its_client_and_in_order(self) -> None:
+        done: dict[int, list[int]] = {}
+
+        def perform(index: int) -> Outcome:
+            done.setdefault(threading.get_ident(), []).append(index)
+            time.sleep(0.0002)
+            return Outcome()
+
+        samples = self.chained(perform, clients=3, count=6)
+        self.assertEqual(sorted(samples.index.tolist()), list(range(30)))
+        for indices in done.values():
+            for first in range(0, len(indices), 5):
+                self.assertEqual(indices[first : first + 5], list(range(indices[first], indices[first] + 5)))
+
+    def test_one_that_fails_ends_its_chain(self) -> None:
+        samples = self.chained(
+            lambda index: Outcome(OutcomeKind.WRONG if index in (2, 5) else OutcomeKind.OK),
+            clients=1,
+            count=3,
+        )
+        self.assertEqual(samples.index.tolist(), [0, 1, 2, 5, 10, 11, 12, 13, 14])
+
+    def test_a_client_thinks_between_the_operations_of_a_chain(self) -> None:
+        clock = VirtualTime(1)
+        part = self.part(0, clients=1, count=2)
+        part.chain, part.think_ns = 3, 10 * MS
+
+        def perform(_: int) -> Outcome:
+            clock.sleep(0.005)
+            return Outcome()
+
+        samples = self.record(perform, part, now_ns=clock.now_ns, sleep=clock.sleep)
+        self.assertEqual((samples.sent_ns // MS).tolist(), [0, 15, 30, 35, 50, 65])
+        self.assertEqual(set(samples.lag_ns.tolist()), {0})
+
+    def test_an_outcome_given_again_and_again_is_recorded_each_time(self) -> None:
+        good, bad = Outcome(items=3, bytes_in=7), Outcome(OutcomeKind.THROTTLED, 0, error="slower")
+        samples = self.run_loop(lambda index: bad if index % 4 == 3 else good, count=100)
+        self.assertEqual(samples.items.tolist(), [0 if index % 4 == 3 else 3 for index in range(100)])
+        self.assertEqual(self.errors, {"slower": 25})
 
 
 class Hanging(LoopCase):

@@ -61,7 +61,7 @@ class Files(SiteCase):
         made = sample_record()
         run_id = store.create(made.service, made.recipe).run_id
         store.write(sample_record(run_id=run_id))
-        directory = session.report(run_id).parent
+        directory = session.report(run_id)[0].parent
         (first, *_) = json.loads((directory / "metrics.json").read_text())
         self.assertEqual(first["run"], run_id)
         self.assertTrue((directory / "metrics.csv").read_text().startswith("run,service,"))

@@ -116,6 +116,7 @@ class Html(unittest.TestCase):
             "Results",
             "Figures",
             "Validity",
+            "Guidance",
             "Definitions",
             "Where it was measured",
             "Reproduce",

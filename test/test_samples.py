@@ -72,7 +72,7 @@ class Files(unittest.TestCase):
         for field in fields(Samples):
             before, after = getattr(some, field.name), getattr(again, field.name)
             np.testing.assert_array_equal(after, before)
-            if field.name != "tokens":
+            if field.name not in ("tokens", "stages"):
                 self.assertEqual(after.dtype, before.dtype)
         self.assertEqual([path.name for path in self.path.parent.iterdir()], ["samples.npz"])
 

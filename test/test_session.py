@@ -24,7 +24,8 @@ from aifbench.errors import (
 )
 from aifbench.load.progress import Silent
 from aifbench.servers.status import ServiceStatus, Stage
-from aifbench.session import SHOW_ENDED_S, Session, choose_scheduler
+from aifbench.session import Session, choose_scheduler
+from aifbench.session.services import SHOW_ENDED_S
 
 
 class SessionCase(SiteCase):

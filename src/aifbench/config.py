@@ -40,6 +40,11 @@ class Config:
         """One directory per deployed service job: state, log, secret, submitted script."""
         return self.results_dir / "services"
 
+    @property
+    def studies_dir(self) -> Path:
+        """One directory per study: state and recipe. Its runs are with all others."""
+        return self.results_dir / "studies"
+
 
 def _project_dir(environ: Mapping[str, str]) -> Path:
     named = environ.get("AIFBENCH_HOME")

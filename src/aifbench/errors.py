@@ -21,9 +21,13 @@ A message says what failed and with which value; `hint` says what would be valid
 
 
 class BenchError(Exception):
-    """Base of all expected errors: shown as one line, never as a traceback."""
+    """Base of all expected errors: shown as one line, never as a traceback.
+
+    `run_id` is set to that of the run that it ended, where there is one.
+    """
 
     exit_code = 1
+    run_id = ""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from aifbench.errors import UsageError
-from aifbench.units import parse_count, parse_duration_s, parse_number, parse_rate_per_s
+from aifbench.units import parse_count, parse_duration_s, parse_number, parse_rate_per_s, parse_size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,7 @@ class Option:
     """One named choice. `parse` turns typed text into the value, raising UsageError; `name` uses hyphens.
 
     A `flag` takes no value on a command line and is True when given. `unit` follows the default in help.
+    A person who gives no option at all is asked for those that are `asked`.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Option:
     unit: str = ""
     choices: tuple[str, ...] = ()
     flag: bool = False
+    asked: bool = False
 
     @property
     def key(self) -> str:
@@ -64,6 +66,13 @@ def rate_option(name: str, help_text: str, default_per_s: float | None = None) -
 def number_option(name: str, help_text: str, default: float, *, minimum: float, maximum: float) -> Option:
     parse = partial(parse_number, what=f"--{name}", minimum=minimum, maximum=maximum)
     return Option(name, help_text, parse=parse, default=default, metavar="X")
+
+
+def size_option(
+    name: str, help_text: str, default_bytes: int | None = None, *, minimum: int = 1, maximum: int = 10**18
+) -> Option:
+    parse = partial(parse_size_bytes, what=f"--{name}", minimum=minimum, maximum=maximum)
+    return Option(name, help_text, parse=parse, default=default_bytes, metavar="SIZE", unit=" B")
 
 
 def nearest(text: str, valid: Iterable[str]) -> str:

@@ -10,6 +10,10 @@ from aifbench.errors import UsageError
 
 _DURATION_S = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _COUNT = {"": 1, "k": 10**3, "m": 10**6}
+_SIZE_BYTES = {"": 1, "b": 1}
+_SIZE_BYTES |= {f"{p}b": 1000 ** (n + 1) for n, p in enumerate("kmgt")}
+_SIZE_BYTES |= {f"{p}ib": 1024 ** (n + 1) for n, p in enumerate("kmgt")}
+_SIZE_BYTES |= {p: 1024 ** (n + 1) for n, p in enumerate("kmgt")}  # as file system benchmarks write them
 _NUMBER_UNIT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([A-Za-z]*)\s*")
 
 # Larger than any quantity this program is asked for; keeps typing errors away from the scheduler.
@@ -79,6 +83,22 @@ def parse_rate_per_s(text: str, what: str = "rate") -> float:
     if not 0 < value <= 1e7:
         raise UsageError(f"{what} {text!r} is out of range", hint="give more than 0 and at most 10M/s")
     return value
+
+
+def parse_size_bytes(text: str, what: str = "size", *, minimum: int = 1, maximum: int = 10**18) -> int:
+    """Bytes from `4096`, `4KiB` (1024), `1m` (1 MiB) or `150KB` (1000), within [minimum, maximum]."""
+    number, unit = _split(text, what, "a size such as 4KiB, 150KB or 1MiB")
+    if unit not in _SIZE_BYTES:
+        raise UsageError(
+            f"{what} {text!r} has the unknown unit {unit!r}",
+            hint="use B, KB, KiB, MB, MiB, GB, GiB, TB or TiB",
+        )
+    size_bytes = round(number * _SIZE_BYTES[unit])
+    if not minimum <= size_bytes <= maximum:
+        raise UsageError(
+            f"{what} {text!r} is out of range", hint=f"give {format_size(minimum)} to {format_size(maximum)}"
+        )
+    return size_bytes
 
 
 def format_duration(value_s: float) -> str:

@@ -55,6 +55,7 @@ class Stored:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
     metadatas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    documents: dict[str, str | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         dimension = len(next(iter(self.vectors.values()))) if self.vectors else None
@@ -214,6 +215,8 @@ class FakeChroma:
                 continue
             stored.vectors.setdefault(key, vector)
             stored.metadatas.setdefault(key, metadata)
+        for key, document in zip(body["ids"], body.get("documents") or (), strict=False):
+            stored.documents.setdefault(key, document)
         return {}
 
     def query(self, stored: Stored, body: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +231,10 @@ class FakeChroma:
             ids.append([keys[i] for i in order])
             distances.append([float(near[i]) for i in order])
         empty = dict.fromkeys(("embeddings", "documents", "uris", "metadatas"))
-        return {"ids": ids, **empty, "distances": distances, "include": ["distances"]}
+        told = body.get("include", ["distances"])
+        if "documents" in told:
+            empty["documents"] = [[stored.documents.get(key) for key in keys] for keys in ids]
+        return {"ids": ids, **empty, "distances": distances, "include": told}
 
 
 def _passes(metadata: dict[str, Any], where: dict[str, Any] | None) -> bool:

@@ -4,6 +4,7 @@ It generates the words of `WORDS` one after the other, one a token, and counts a
 prompt. `refuses` holds fields it answers 422 to; what is not in `paths` does not exist.
 """
 
+import hashlib
 import json
 import ssl
 import threading
@@ -121,7 +122,11 @@ class FakeOpenAI:
             count = len(str(body.get("prompt", "a b c d e")).split())
             return 200, {"count": count, "max_model_len": 2048, "tokens": [7] * count, "token_strs": None}
         if path == EMBEDDINGS:
-            data = [{"object": "embedding", "index": 0, "embedding": [0.1, 0.2, 0.3]}]
+            texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+            data = [
+                {"object": "embedding", "index": index, "embedding": _embedding(str(text))}
+                for index, text in enumerate(texts)
+            ]
             return 200, {"object": "list", "data": data, "model": body["model"]}
         if body.get("stream"):
             return 200, self._events(path == CHAT, body)
@@ -171,6 +176,12 @@ class FakeOpenAI:
             yield {**base, "choices": [], "usage": _usage(prompt_tokens, len(words))}
 
 
+def _embedding(text: str) -> list[float]:
+    """Three numbers that differ from text to text."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return [0.01 + digest[place] / 255 for place in range(3)]
+
+
 def _usage(prompt_tokens: int, output_tokens: int) -> dict[str, int]:
     total = prompt_tokens + output_tokens
     return {"prompt_tokens": prompt_tokens, "total_tokens": total, "completion_tokens": output_tokens}
@@ -181,6 +192,8 @@ def _error(status: int, message: str, kind: str) -> tuple[int, Any]:
 
 
 class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # a client that connects to a full queue waits for a second
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away, or does not trust the certificate, is no failure of this server."""
 

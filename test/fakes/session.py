@@ -207,8 +207,9 @@ class FakeSession:
         record = self.run(ref)
         return f"{record.run_id} {record.verdict.value}{' in full' if full else ''}"
 
-    def report(self, ref: str) -> Path:
-        return Path("/results") / self.run(ref).run_id / "report.html"
+    def report(self, ref: str, *, formats: Sequence[str] = (), out: Path | None = None) -> list[Path]:
+        directory = out or Path("/results") / self.run(ref).run_id
+        return [directory / f"report.{name}" for name in formats or ("html", "md")]
 
     def run_directory(self, ref: str) -> Path:
         return Path("/results") / ref

@@ -10,7 +10,8 @@
     AUTH: token
     ANNOUNCED: chroma
 
-The first and the last line frame it; id, IP ADDRESS and PORT are required. The service writes to the
+The first and the last line frame it; id, IP ADDRESS and PORT are required, and `PORT: none` is of a service
+that listens nowhere, such as a directory of a file system. The service writes to the
 same log, so a foreign line in between, an impossible value, a line said twice or a missing end makes the
 block void. Nothing here is secret.
 """
@@ -34,7 +35,10 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One complete block. `host` is the IP address, `node` the host name; `auth` is `token` or `none`."""
+    """One complete block. `host` is the IP address, `node` the host name; `auth` is `token` or `none`.
+
+    `port` is 0 for a service that listens nowhere.
+    """
 
     job_id: str
     restarts: int
@@ -124,6 +128,8 @@ def _announcement(block: Mapping[str, str]) -> Announcement | None:
 
 
 def _port(text: str) -> int | None:
+    if text == "none":
+        return 0
     return int(text) if _NUMBER.fullmatch(text) and 1 <= int(text) <= 65535 else None
 
 

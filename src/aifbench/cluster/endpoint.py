@@ -20,8 +20,8 @@ class Endpoint:
     """An address, further named ports, and the 0600 file that holds the secret, if any.
 
     `prefix` is the path that all of the service's own paths follow, empty or with a leading slash;
-    `ca_file` holds the certificates to trust instead of the system's. Safe to print, log and store: it
-    never carries the secret.
+    `ca_file` holds the certificates to trust instead of the system's. The scheme `file` is of a directory that
+    the service works in, which `prefix` names. Safe to print, log and store: it never carries the secret.
     """
 
     host: str
@@ -41,6 +41,8 @@ class Endpoint:
     @property
     def url(self) -> str:
         """The address that the service's own paths are appended to."""
+        if self.scheme == "file":
+            return f"file://{self.prefix}"
         return f"{self.scheme}://{self.authority}{self.prefix}"
 
     def read_secret(self) -> str | None:

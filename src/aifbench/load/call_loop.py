@@ -1,15 +1,17 @@
 """Load by blocking calls: one thread per client, each taking the next operation when it is free.
 
-The hot path reads the clock, calls, reads the clock and appends one packed row; nothing else.
+The hot path reads the clock, calls, reads the clock and appends one packed row; nothing else. It takes no
+lock: what a client has under way is in a slot of its own, and whoever empties the slot records the operation.
 """
 
 import itertools
+import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from aifbench.load.assignment import FOREVER_NS, Assignment
-from aifbench.load.recorder import UNCHECKED, Recorder, pack_row, unfinished_row
+from aifbench.load.recorder import UNCHECKED, Recorder, unfinished_row
 from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind, TokenTimes, Workload
 
 # Blocking clients an open loop may use at once before operations have to wait for one (visible as lag).
@@ -20,11 +22,21 @@ REFUSED_PAUSE_S = 0.05
 
 _SLEEP_SLICE_NS = 100_000_000
 _JOIN_S = 0.05
-_NO_TOKENS = TokenTimes()
+_LAST_WORDS_S = 1.0
+
+# A row in two parts (see recorder.ROW): when, and what became of it, which is often the same as before.
+_pack_times = struct.Struct("=5q").pack
+_pack_outcome = struct.Struct("=2HI2q2f2q").pack
+
+Slot = list[tuple[int, int, int]]
 
 
 class CallLoop:
-    """Runs one Assignment of a blocking Workload and records every operation."""
+    """Runs one Assignment of a blocking Workload and records every operation.
+
+    In closed loop a client does the operations of a chain one after the other, `think_ns` apart; one that
+    fails ends its chain.
+    """
 
     def __init__(
         self,
@@ -41,13 +53,15 @@ class CallLoop:
         self._now_ns = now_ns
         self._sleep = sleep
         self._tickets = itertools.count()
-        # Per client the index, intended and sent time of its operation; whoever removes it records it.
-        self._current: dict[int, tuple[int, int, int]] = {}
+        # Per client at most one operation: index, intended and sent time. Whoever removes it records it.
+        self._slots: list[Slot] = []
         self._lock = threading.Lock()
         self._ended = False
         self.limited_by = ""
         self.overloaded = False
-        self.times: list[TokenTimes] = []  # of every recorded operation, in the order of the rows
+        # By index, of the operations whose outcome had some.
+        self.tokens: dict[int, TokenTimes] = {}
+        self.stages: dict[int, Mapping[str, tuple[int, int]]] = {}
         self.loop_delay_max_ns = 0
         self.idle_ns = 0
 
@@ -55,62 +69,103 @@ class CallLoop:
         """Returns when all is done, or when the drain time is over with calls still under way."""
         part = self._part
         if part.due_ns is None:
-            self._run_threads(self._closed, part.clients)
+            threads = self._run_threads(self._closed, part.clients)
         else:
-            self._run_threads(self._open, min(OPEN_LOOP_THREADS, part.count))
-        self._record_unfinished()
+            threads = self._run_threads(self._open, min(OPEN_LOOP_THREADS, part.count))
+        self._record_unfinished(threads)
 
-    def _run_threads(self, body: Callable[[int], None], count: int) -> None:
-        threads = [threading.Thread(target=body, args=(n,), daemon=True) for n in range(count)]
+    def _run_threads(self, body: Callable[[Slot], None], count: int) -> list[threading.Thread]:
+        self._slots = [[] for _ in range(count)]
+        threads = [threading.Thread(target=body, args=(slot,), daemon=True) for slot in self._slots]
         for thread in threads:
             thread.start()
         for thread in threads:
             while thread.is_alive() and not self._is_over():
                 thread.join(_JOIN_S)
+        return threads
 
     def _is_over(self) -> bool:
         part = self._part
         end_ns = part.end_ns
         if end_ns == FOREVER_NS:
             # A call cannot be interrupted: fixed work is over when even the latest one has taken too long.
-            sent_ns = [sent_ns for _, _, sent_ns in list(self._current.values())]
+            sent_ns = [sent_ns for slot in self._slots for _, _, sent_ns in slot.copy()]
             end_ns = max(sent_ns, default=FOREVER_NS) + part.timeout_ns
         return part.stop.is_set or self._now_ns() > end_ns + part.drain_ns
 
-    def _closed(self, client: int) -> None:
-        part, now_ns, stop = self._part, self._now_ns, self._part.stop
+    def _closed(self, slot: Slot) -> None:
+        part, now_ns, stop, perform = self._part, self._now_ns, self._part.stop, self._perform
+        add, take, chain, think_ns = self._recorder.add, self._tickets.__next__, part.chain, part.think_ns
+        end_ns, count, first_index, stride = part.end_ns, part.count, part.first_index, part.stride
         self._wait_until(part.start_ns)
         free_ns = part.start_ns
+        index = last_index = NOT_SEEN
+        known: Outcome | None = None
+        first_ns, rest, is_plain = NOT_SEEN, b"", True
         while not stop.is_set:
-            number = next(self._tickets)
+            if index == last_index:
+                number = take()
+                if number >= count:
+                    break
+                index = (first_index + number * stride) * chain
+                last_index = index + chain
             sent_ns = now_ns()
-            if number >= part.count or sent_ns >= part.end_ns:
+            if sent_ns >= end_ns:
                 break
-            index = part.index(number)
-            self._current[client] = (index, free_ns, sent_ns)
-            outcome = self._call(index)
+            slot.append((index, free_ns, sent_ns))
+            if self._ended:
+                break
+            try:
+                outcome = perform(index)
+            except Exception as error:
+                outcome = outcome_of(error)
             finished_ns = now_ns()
-            if not self._record(client, outcome, finished_ns):
+            try:
+                slot.pop()
+            except IndexError:  # recorded as unfinished meanwhile
                 break
+            if outcome is not known:
+                known, rest = outcome, _pack_rest(outcome)
+                first_ns = outcome.first_byte_ns or NOT_SEEN
+                is_plain = (
+                    outcome.kind is OutcomeKind.OK and outcome.tokens is None and outcome.stages is None
+                )
+            add(_pack_times(index, free_ns, sent_ns, first_ns, finished_ns) + rest)
             free_ns = finished_ns
-            if outcome.kind is OutcomeKind.CONNECT:
-                self._sleep(REFUSED_PAUSE_S)
-                free_ns = now_ns()
+            if not is_plain:
+                self._note(index, outcome)
+                if outcome.kind is OutcomeKind.CONNECT:
+                    self._sleep(REFUSED_PAUSE_S)
+                    free_ns = now_ns()
+                if outcome.kind is not OutcomeKind.OK:
+                    index = last_index
+                    continue
+            index += 1
+            if think_ns and index != last_index:
+                free_ns += think_ns
+                self._wait_until(min(free_ns, end_ns))
 
-    def _open(self, client: int) -> None:
+    def _open(self, slot: Slot) -> None:
         part, now_ns = self._part, self._now_ns
-        while (due := self._take_due(client)) is not None:
+        while (due := self._take_due(slot)) is not None:
             index, intended_ns = due
             self._wait_until(intended_ns)
             sent_ns = now_ns()
             if part.stop.is_set or sent_ns > part.end_ns + part.drain_ns:
-                break  # it stays in _current, as one that was never sent
-            self._current[client] = (index, intended_ns, sent_ns)
-            outcome = self._call(index)
-            if not self._record(client, outcome, now_ns()):
+                break  # it stays in its slot, as one that was never sent
+            try:
+                slot[0] = (index, intended_ns, sent_ns)
+                outcome = self._call(index)
+                finished_ns = now_ns()
+                slot.pop()
+            except IndexError:  # recorded as unfinished meanwhile
                 break
+            first_ns = outcome.first_byte_ns or NOT_SEEN
+            times = _pack_times(index, intended_ns, sent_ns, first_ns, finished_ns)
+            self._recorder.add(times + _pack_rest(outcome))
+            self._note(index, outcome)
 
-    def _take_due(self, client: int) -> tuple[int, int] | None:
+    def _take_due(self, slot: Slot) -> tuple[int, int] | None:
         """Index and intended time of the next operation, which is this client's from now on."""
         part = self._part
         assert part.due_ns is not None
@@ -118,7 +173,7 @@ class CallLoop:
             if self._ended or (number := next(self._tickets)) >= part.count:
                 return None
             index, intended_ns = part.index(number), int(part.due_ns[number])
-            self._current[client] = (index, intended_ns, NOT_SEEN)
+            slot.append((index, intended_ns, NOT_SEEN))
         # Free clients hold the earlier operations, so one taken late had to wait for a client.
         if number >= OPEN_LOOP_THREADS and intended_ns < self._now_ns():
             self.limited_by = f"all {OPEN_LOOP_THREADS} blocking clients were busy"
@@ -134,29 +189,24 @@ class CallLoop:
         except Exception as error:
             return outcome_of(error)
 
-    def _record(self, client: int, outcome: Outcome, finished_ns: int) -> bool:
-        """False when the operation has been recorded as unfinished meanwhile."""
-        first_ns = outcome.first_byte_ns or NOT_SEEN
-        qualities = (*outcome.qualities, UNCHECKED, UNCHECKED)[:2]
-        with self._lock:
-            if self._ended:
-                return False
-            self.times.append(outcome.tokens or _NO_TOKENS)
-            if outcome.error:
-                self._recorder.errors.add(outcome.error)
-            self._recorder.add(
-                pack_row(
-                    *self._current.pop(client), first_ns, finished_ns, outcome.kind, 0, outcome.items,
-                    outcome.bytes_out, outcome.bytes_in, *qualities, 0, 0,
-                )
-            )  # fmt: skip
-        return True
+    def _note(self, index: int, outcome: Outcome) -> None:
+        if outcome.error:
+            self._recorder.errors.add(outcome.error)
+        if outcome.tokens is not None:
+            self.tokens[index] = outcome.tokens
+        if outcome.stages is not None:
+            self.stages[index] = outcome.stages
 
-    def _record_unfinished(self) -> None:
+    def _record_unfinished(self, threads: list[threading.Thread]) -> None:
         """Operations under way, and open-loop operations due but never sent."""
         with self._lock:
             self._ended = True
-            rest = list(self._current.values())
+        rest: Slot = []
+        for slot, thread in zip(self._slots, threads, strict=True):
+            try:
+                rest.append(slot.pop())
+            except IndexError:  # between two operations: it may be about to add its last row
+                thread.join(_LAST_WORDS_S)
         part = self._part
         if part.due_ns is not None:
             numbers = range(next(self._tickets), part.count)
@@ -164,8 +214,14 @@ class CallLoop:
         now_ns = self._now_ns()
         for index, intended_ns, sent_ns in rest:
             if intended_ns <= now_ns:
-                self.times.append(_NO_TOKENS)
                 self._recorder.add(unfinished_row(index, intended_ns, sent_ns))
+
+
+def _pack_rest(outcome: Outcome) -> bytes:
+    qualities = (*outcome.qualities, UNCHECKED, UNCHECKED)[:2]
+    return _pack_outcome(
+        outcome.kind, 0, outcome.items, outcome.bytes_out, outcome.bytes_in, *qualities, 0, 0
+    )
 
 
 def outcome_of(error: Exception) -> Outcome:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import WorkloadError
 from aifbench.load.arrivals import from_json
 from aifbench.load.assignment import Assignment, StopFlag, assign
@@ -20,13 +21,16 @@ from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.poll_loop import PollLoop
 from aifbench.load.program_loop import ProgramLoop, ProgramPart
-from aifbench.load.recorder import Recorder, count_rows, save_tokens
-from aifbench.load.rendezvous import rows_name
+from aifbench.load.recorder import Recorder, count_rows, read_rows, rows_path, save_stages, save_tokens
+from aifbench.load.rendezvous import program_folder, rows_name
+from aifbench.load.stages import Stages
 from aifbench.load.tls import client_context
 from aifbench.load.tokens import Tokens
 from aifbench.load.wire_loop import WireLoop
+from aifbench.load.workload import TokenTimes
 
 _OPEN_LOOP_CONNECTIONS = 16
+_NO_TOKENS = TokenTimes()
 
 
 class Engine:
@@ -45,10 +49,10 @@ class Engine:
 
     def prepare(self) -> None:
         """Everything that must not be timed: data, schedule, connections. Raises WorkloadError."""
-        self._workload.open(self._plan.endpoint)
+        self._workload.open(self._endpoint)
         self._part = assign(self._plan, self._stream, self._worker)
         if self._speaks_http:
-            endpoint = self._plan.endpoint
+            endpoint = self._endpoint
             if not hasattr(self._workload, "address"):
                 self._tls = client_context(endpoint.scheme, endpoint.ca_file)
             count = self._part.clients or _OPEN_LOOP_CONNECTIONS
@@ -70,9 +74,13 @@ class Engine:
         return bool(getattr(self._workload, "is_stream", False))
 
     @property
+    def _endpoint(self) -> Endpoint:
+        return self._plan.endpoint_of(self._stream)
+
+    @property
     def _address(self) -> tuple[str, int]:
         """The service's, unless the workload brought its own."""
-        endpoint = self._plan.endpoint
+        endpoint = self._endpoint
         address: tuple[str, int] = getattr(self._workload, "address", (endpoint.host, endpoint.port))
         return address
 
@@ -116,8 +124,8 @@ class Engine:
         interpreted = 0
         if isinstance(loop, WireLoop) and not recorder.failure:
             interpreted = interpret(self._directory, self._name, self._workload, recorder.errors)
-        elif isinstance(loop, CallLoop) and any(times.content_ns for times in loop.times):
-            save_tokens(self._directory, self._name, Tokens.of(loop.times, start_ns))
+        elif isinstance(loop, CallLoop) and (loop.tokens or loop.stages):
+            self._save_parts(loop, start_ns)
         offset = offset or Offset()
         return WorkerReport(
             stream=self._stream.name,
@@ -140,13 +148,23 @@ class Engine:
             notes=self._workload.notes() if hasattr(self._workload, "notes") else {},
         )
 
+    def _save_parts(self, loop: CallLoop, start_ns: int) -> None:
+        """What blocking clients saw of the inside of their operations, in the order of the rows."""
+        indices = read_rows(rows_path(self._directory, self._name))["index"][1:].tolist()
+        if any(times.content_ns for times in loop.tokens.values()):
+            times = [loop.tokens.get(index, _NO_TOKENS) for index in indices]
+            save_tokens(self._directory, self._name, Tokens.of(times, start_ns))
+        if loop.stages:
+            stages = [loop.stages.get(index, {}) for index in indices]
+            save_stages(self._directory, self._name, Stages.of(stages, start_ns))
+
     def _program_part(self) -> ProgramPart:
         plan, stream, part = self._plan, self._stream, self._part
         arrivals = from_json(stream.arrivals)
         duration_s = None if plan.measure_s is None else plan.warmup_s + plan.measure_s
         rate_per_s = None if duration_s is None else arrivals.mean_rate_per_s(duration_s)
         return ProgramPart(
-            directory=self._directory / f"{self._name}.program",
+            directory=program_folder(self._directory, self._name),
             worker=self._worker,
             workers=stream.workers,
             clients=part.clients,

@@ -31,8 +31,8 @@ from aifbench.load.recorder import (
     count_errors,
     count_rows,
     discard,
+    read_merged,
     read_new_rows,
-    read_samples,
     response_ms,
 )
 from aifbench.load.samples import Samples
@@ -358,9 +358,7 @@ class PhaseOutcome:
 
     def samples(self, stream: StreamPlan) -> Samples:
         """Everything the stream's workers wrote, lost workers included."""
-        return Samples.concatenate(
-            [read_samples(self.directory, rv.rows_name(stream.name, k), k) for k in range(stream.workers)]
-        )
+        return read_merged(self.directory, [rv.rows_name(stream.name, k) for k in range(stream.workers)])
 
     def recover(self, stream: StreamPlan) -> None:
         """Read the answers that lost workers left unread, so that what they measured counts."""
@@ -369,9 +367,13 @@ class PhaseOutcome:
         if not unread:
             return
         with suppress(BenchError, OSError), closing(load_workload(stream)) as workload:
-            workload.open(self.plan.endpoint)
+            workload.open(self.plan.endpoint_of(stream))
             for name in unread:
                 interpret(self.directory, name, workload, ErrorTally())
+
+    def program_folder(self, stream: StreamPlan, worker: int) -> Path:
+        """What a program that makes the load itself has left of that worker's part."""
+        return rv.program_folder(self.directory, rv.rows_name(stream.name, worker))
 
     def discard_raw(self, stream: StreamPlan) -> None:
         """Remove the workers' own files, once the merged samples are stored."""

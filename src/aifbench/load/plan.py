@@ -29,6 +29,7 @@ class StreamPlan:
     latency drifts by nature. In closed loop a client does `chain` operations of consecutive index, `think_s`
     apart, before it takes others; one that fails ends its chain. An open loop with more than `max_in_flight`
     operations under way is ended: the service is overloaded, and more waiting would tell nothing new.
+    `endpoint` is the stream's own, where it is of another service than the phase's.
     """
 
     name: str
@@ -44,6 +45,16 @@ class StreamPlan:
     chain: int = 1
     think_s: float = 0.0
     max_in_flight: int | None = None
+    endpoint: Endpoint | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "StreamPlan":
+        endpoint = data.get("endpoint")
+        made = {
+            "qualities": tuple(Quality(**quality) for quality in data["qualities"]),
+            "endpoint": Endpoint.from_json(endpoint) if endpoint else None,
+        }
+        return cls(**{**data, **made})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +74,21 @@ class PhasePlan:
     timeout_s: float = 30.0
     seed: int = 1
 
+    def endpoint_of(self, stream: StreamPlan) -> Endpoint:
+        """Where the stream's operations go."""
+        return stream.endpoint or self.endpoint
+
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["endpoint"] = self.endpoint.to_json()
+        for stored, stream in zip(data["streams"], self.streams, strict=True):
+            stored["endpoint"] = stream.endpoint.to_json() if stream.endpoint else None
         data["schema"] = PLAN_SCHEMA
         return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "PhasePlan":
-        streams = tuple(
-            StreamPlan(**{**s, "qualities": tuple(Quality(**q) for q in s["qualities"])})
-            for s in data["streams"]
-        )
+        streams = tuple(StreamPlan.from_json(stream) for stream in data["streams"])
         rest = {k: v for k, v in data.items() if k not in ("schema", "streams", "endpoint")}
         return cls(streams=streams, endpoint=Endpoint.from_json(data["endpoint"]), **rest)
 

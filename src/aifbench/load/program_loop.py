@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -32,7 +32,8 @@ _MAX_OUTPUT_BYTES = 1 << 20
 class ProgramPart:
     """What one run of the program is to do. `rate_per_s` is None for a closed loop of `clients`.
 
-    `directory` is its own. `duration_s` is None for fixed work of `operations` in all.
+    `directory` is its own. `duration_s` is None for fixed work of `operations` in all. `started_ns` is when it
+    was started, by the wall clock; 0 before that.
     """
 
     directory: Path
@@ -43,6 +44,7 @@ class ProgramPart:
     duration_s: float | None
     operations: int | None
     seed: int
+    started_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,12 @@ class ProgramLoop:
     def run(self) -> None:
         self._wait_for_start()
         before_s = _children_cpu_s()
-        output_path = self._part.directory / "output"
+        part = replace(self._part, started_ns=time.time_ns())
+        output_path = part.directory / "output"
         with output_path.open("wb") as output:
             process = subprocess.Popen(
                 self._command.argv,
-                cwd=self._part.directory,
+                cwd=part.directory,
                 env={**os.environ, **self._command.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -141,7 +144,7 @@ class ProgramLoop:
             finally:
                 _end(process)
         self.cpu_s = _children_cpu_s() - before_s
-        result = self._workload.operations(self._part, code, _tail(output_path))
+        result = self._workload.operations(part, code, _tail(output_path))
         for text, count in result.errors.items():
             self._recorder.errors.add(text, count)
         self.failure = result.failure

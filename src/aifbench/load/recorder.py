@@ -8,14 +8,17 @@ After a failure to write nothing more is written, so that what is on disk stays 
 
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.load.samples import Samples
+from aifbench.load.stages import Stages
 from aifbench.load.tokens import Tokens
 from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
@@ -32,9 +35,11 @@ DROPPED = -1  # as answer_bytes: there was an answer, which nobody wanted to kee
 READ = np.dtype([("at_ns", np.int64), ("end", np.int64)])  # of one answer: so many bytes were there, then
 UNCHECKED = float("nan")  # both qualities of an operation that nobody has checked
 Rows = NDArray[np.void]
+_Beside = TypeVar("_Beside", Tokens, Stages)
 
 # A live display wants a sample of the last second, not all of it.
 MAX_NEW_ROWS = 50_000
+_READ_ROWS = 65_536
 
 FLUSH_INTERVAL_S = 0.25
 _BLOCK_BYTES = 128 * 1024
@@ -155,9 +160,14 @@ def tokens_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.tokens.npz"
 
 
+def stages_path(directory: Path, name: str) -> Path:
+    """Where the stages of a worker's operations are, once the load is over."""
+    return directory / f"{name}.stages.npz"
+
+
 def discard(directory: Path, name: str) -> None:
     """Remove all files of one worker."""
-    for path_of in (rows_path, answers_path, reads_path, tokens_path):
+    for path_of in (rows_path, answers_path, reads_path, tokens_path, stages_path):
         path_of(directory, name).unlink(missing_ok=True)
 
 
@@ -176,28 +186,44 @@ def read_rows(path: Path) -> Rows:
 
 def read_samples(directory: Path, name: str, worker: int) -> Samples:
     """One worker's operations, with times since the common start; none when it never began."""
-    rows = read_rows(rows_path(directory, name))
-    if not len(rows):
-        return Samples.empty(0)
-    origin_ns, rows = rows["intended_ns"][0], rows[1:]
+    samples = Samples.empty(count_rows(directory, name))
+    _fill(samples, 0, rows_path(directory, name), worker)
+    tokens = _read_beside(tokens_path(directory, name), Tokens, len(samples))
+    stages = _read_beside(stages_path(directory, name), Stages, len(samples))
+    return replace(samples, tokens=tokens, stages=stages) if tokens or stages else samples
 
-    def since_start(column: str) -> NDArray[np.int64]:
-        return np.where(rows[column] == NOT_SEEN, NOT_SEEN, rows[column] - origin_ns)
 
-    return Samples(
-        index=rows["index"].copy(),
-        worker=np.full(len(rows), worker, np.uint16),
-        intended_ns=since_start("intended_ns"),
-        sent_ns=since_start("sent_ns"),
-        first_byte_ns=since_start("first_byte_ns"),
-        finished_ns=since_start("finished_ns"),
-        outcome=rows["outcome"].astype(np.uint8),
-        items=rows["items"].copy(),
-        bytes_out=rows["bytes_out"].copy(),
-        bytes_in=rows["bytes_in"].copy(),
-        qualities=rows["qualities"].copy(),
-        tokens=_read_tokens(tokens_path(directory, name), len(rows)),
-    )
+def read_merged(directory: Path, names: Sequence[str]) -> Samples:
+    """The operations of all workers, in order of their intended times.
+
+    Takes little more memory than the result, unless there are tokens or stages.
+    """
+    if any(path(directory, name).exists() for name in names for path in (tokens_path, stages_path)):
+        return Samples.concatenate([read_samples(directory, name, k) for k, name in enumerate(names)])
+    counts = [count_rows(directory, name) for name in names]
+    samples = Samples.empty(sum(counts))
+    start = 0
+    for worker, (name, count) in enumerate(zip(names, counts, strict=True)):
+        _fill(samples.select(slice(start, start + count)), 0, rows_path(directory, name), worker)
+        start += count
+    return samples.packed()
+
+
+def _fill(samples: Samples, start: int, path: Path, worker: int) -> None:
+    """Put a worker's rows, block by block, into the columns of `samples`, which have as many."""
+    if not len(samples):
+        return
+    with path.open("rb") as file:
+        origin_ns = np.fromfile(file, ROW, 1)["intended_ns"][0]
+        while start < len(samples) and len(rows := np.fromfile(file, ROW, _READ_ROWS)):
+            part = slice(start, start + len(rows))
+            for column in ("index", "outcome", "items", "bytes_out", "bytes_in", "qualities"):
+                getattr(samples, column)[part] = rows[column]
+            for column in ("intended_ns", "sent_ns", "first_byte_ns", "finished_ns"):
+                at_ns = rows[column]
+                getattr(samples, column)[part] = np.where(at_ns == NOT_SEEN, NOT_SEEN, at_ns - origin_ns)
+            samples.worker[part] = worker
+            start += len(rows)
 
 
 def save_tokens(directory: Path, name: str, tokens: Tokens) -> None:
@@ -206,12 +232,19 @@ def save_tokens(directory: Path, name: str, tokens: Tokens) -> None:
         np.savez(file, **tokens.to_arrays())
 
 
-def _read_tokens(path: Path, rows: int) -> Tokens | None:
+def save_stages(directory: Path, name: str, stages: Stages) -> None:
+    """Keep them beside a worker's rows, one for each."""
+    with stages_path(directory, name).open("wb") as file:
+        np.savez(file, **stages.to_arrays())
+
+
+def _read_beside(path: Path, kind: type[_Beside], rows: int) -> _Beside | None:
+    """None where there are none, or not one for each row: of a worker that was killed."""
     if not path.exists():
         return None
     with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-        tokens = Tokens.from_arrays(data)
-    return tokens if tokens is not None and len(tokens) == rows else None
+        found = kind.from_arrays(data)
+    return found if found is not None and len(found) == rows else None
 
 
 def read_new_rows(directory: Path, name: str, first: int) -> Rows:

@@ -36,6 +36,11 @@ def rows_name(stream: str, worker: int) -> str:
     return f"{stream}-{worker}"
 
 
+def program_folder(directory: Path, name: str) -> Path:
+    """Where a program that makes a worker's load writes what it has to tell."""
+    return directory / f"{name}.program"
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write so that a reader never sees half a file."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.errors import ResultError
+from aifbench.load.stages import Stages
 from aifbench.load.tokens import Tokens
 from aifbench.load.workload import NOT_SEEN, OutcomeKind
 
@@ -25,7 +26,8 @@ class Samples:
 
     A quality is NaN where the operation was not checked. `finished_ns` is NOT_SEEN for UNFINISHED.
     In closed loop an operation is intended when its client is free, so lag is near zero by design.
-    `tokens` is there when the answers were streamed: its rows belong to these.
+    `tokens` is there when the answers were streamed, `stages` when the operations have parts: their rows
+    belong to these.
     """
 
     index: Int64
@@ -40,6 +42,7 @@ class Samples:
     bytes_in: Int64
     qualities: NDArray[np.float32]
     tokens: Tokens | None = None
+    stages: Stages | None = None
 
     def __len__(self) -> int:
         return len(self.intended_ns)
@@ -62,13 +65,30 @@ class Samples:
         """Meaningless where `finished_ns` is NOT_SEEN; select `ok` first."""
         return self.finished_ns - self.intended_ns
 
-    def select(self, mask: NDArray[Any]) -> "Samples":
-        """The operations where `mask` (bool or index array) says so."""
+    def select(self, mask: NDArray[Any] | slice) -> "Samples":
+        """The operations where `mask` (bool or index array) says so; views of the columns for a slice."""
         columns = {name: getattr(self, name)[mask] for name in _COLUMNS}
-        return Samples(**columns, tokens=self.tokens.select(mask) if self.tokens else None)
+        return Samples(
+            **columns,
+            tokens=self.tokens.select(mask) if self.tokens else None,
+            stages=self.stages.select(mask) if self.stages else None,
+        )
 
     def sorted(self) -> "Samples":
         return self.select(np.argsort(self.intended_ns, kind="stable"))
+
+    def packed(self) -> "Samples":
+        """The same, in order of intended time; a column of one value becomes read-only and takes no memory.
+
+        For samples without tokens and stages, which are given up: their other columns are ordered in place.
+        """
+        columns: dict[str, Any] = {name: _packed(getattr(self, name)) for name in _COLUMNS}
+        if not (self.intended_ns[1:] >= self.intended_ns[:-1]).all():
+            order = np.argsort(self.intended_ns, kind="stable")
+            for column in columns.values():
+                if column.flags.writeable:
+                    column[:] = column[order]
+        return Samples(**columns)
 
     def save(self, path: Path) -> None:
         """Write uncompressed (fast) to `path`, which appears complete or not at all."""
@@ -76,7 +96,9 @@ class Samples:
         try:
             with partial.open("wb") as file:
                 columns: dict[str, Any] = {name: getattr(self, name) for name in _COLUMNS}
-                np.savez(file, **columns, **(self.tokens.to_arrays() if self.tokens else {}))
+                for beside in (self.tokens, self.stages):
+                    columns |= beside.to_arrays() if beside else {}
+                np.savez(file, **columns)
             partial.replace(path)
         except OSError as error:
             raise ResultError(f"cannot write {path}") from error
@@ -85,7 +107,8 @@ class Samples:
     def load(cls, path: Path) -> "Samples":
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
-                return cls(**{name: data[name] for name in _COLUMNS}, tokens=Tokens.from_arrays(data))
+                columns: dict[str, Any] = {name: data[name] for name in _COLUMNS}
+                return cls(**columns, tokens=Tokens.from_arrays(data), stages=Stages.from_arrays(data))
         except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
             raise ResultError(f"cannot read samples from {path}") from error
 
@@ -98,10 +121,13 @@ class Samples:
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])[order] for name in _COLUMNS
         }
-        if not any(part.tokens for part in parts):
-            return cls(**columns)
-        tokens = Tokens.concatenate([part.tokens or Tokens.empty(len(part)) for part in parts])
-        return cls(**columns, tokens=tokens.select(order))
+        if any(part.tokens for part in parts):
+            tokens = Tokens.concatenate([part.tokens or Tokens.empty(len(part)) for part in parts])
+            columns["tokens"] = tokens.select(order)
+        if any(part.stages for part in parts):
+            stages = Stages.concatenate([part.stages or Stages.empty(len(part)) for part in parts])
+            columns["stages"] = stages.select(order)
+        return cls(**columns)
 
     @classmethod
     def empty(cls, n: int) -> "Samples":
@@ -122,4 +148,12 @@ class Samples:
         )
 
 
-_COLUMNS = tuple(field.name for field in fields(Samples) if field.name != "tokens")
+def _packed(column: NDArray[Any]) -> NDArray[Any]:
+    """A view of its first value in place of all, where they are the same bytes."""
+    raw = column.view(np.uint64) if column.ndim == 2 else column  # both qualities as one: NaN is no value
+    if not len(raw) or not (raw == raw[0]).all():
+        return column
+    return np.broadcast_to(column[0].copy(), column.shape)
+
+
+_COLUMNS = tuple(field.name for field in fields(Samples) if field.name not in ("tokens", "stages"))

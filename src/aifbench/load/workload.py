@@ -5,7 +5,7 @@ requests the engine's own event loop sends, stamping first and interpreting afte
 `StreamWorkload`, a wire workload whose answers come piece by piece, each with its own time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Protocol
@@ -82,7 +82,8 @@ class Outcome:
     `items` counts the units of work in it (vectors written, rows read); `qualities` are at most two
     values in [0, 1], in the order the stream's plan names them, empty when unchecked. `error` is
     empty for OK. `first_byte_ns` is a `time.perf_counter_ns` stamp, 0 when the client cannot tell.
-    `tokens` is for answers that a blocking client received as a stream.
+    `tokens` is for answers that a blocking client received as a stream. `stages` are the (begin, end) stamps
+    of an operation's named parts, NOT_SEEN for the end of one that did not come to it.
     """
 
     kind: OutcomeKind = OutcomeKind.OK
@@ -93,6 +94,7 @@ class Outcome:
     bytes_in: int = 0
     first_byte_ns: int = 0
     tokens: TokenTimes | None = None
+    stages: Mapping[str, tuple[int, int]] | None = None
 
 
 class Workload(Protocol):

@@ -51,8 +51,24 @@ def instances_or_runs(shell: "Shell") -> Choices:
     return Choices([*instances(shell), *runs(shell)], is_sorted=True)
 
 
+def recipes(shell: "Shell") -> Choices:
+    """By name; of no recipe more than its path is looked at."""
+    return _choices([(name, str(path)) for name, path in shell.session.recipe_files().items()])
+
+
+def studies(shell: "Shell") -> Choices:
+    """`last`, then study ids from the newest on."""
+    try:
+        found = shell.session.studies()
+    except BenchError as error:
+        raise CompletionError(str(error)) from error
+    lines = [(study.study_id, f"{study.done} done, {study.pending} left") for study in found[:_MAX_RUNS]]
+    return _choices([("last", "the newest study"), *lines])
+
+
 def filters(shell: "Shell") -> Choices:
-    fixed = ["verdict=VALID", "verdict=WARN", "verdict=INVALID", "state=INTERRUPTED", "since="]
+    fixed = ["verdict=VALID", "verdict=WARN", "verdict=INVALID", "state=INTERRUPTED"]
+    fixed += ["since=", "until=", "tag=", "study="]
     return Choices.from_values(
         [*fixed, *(f"service={kind}" for kind in shell.session.kinds())], is_sorted=True
     )

@@ -61,14 +61,14 @@ def add_options(parser: Parser, options: Iterable[Option]) -> None:
     for option in options:
         if option.flag:
             parser.add_argument(
-                f"--{option.name}", dest=option.key, action="store_const", const=True, help=_help(option)
+                f"--{option.name}", dest=option.key, action="store_const", const=True, help=_escaped(option)
             )
         else:
             parser.add_argument(
                 f"--{option.name}",
                 dest=option.key,
                 metavar=option.metavar or option.name.rpartition("-")[2].upper(),
-                help=_help(option),
+                help=_escaped(option),
                 choices_provider=_provider(option.choices) if option.choices else None,
             )
 
@@ -92,13 +92,18 @@ def wants_help(words: Sequence[str]) -> bool:
     return "-h" in words or "--help" in words
 
 
-def _help(option: Option) -> str:
+def help_of(option: Option) -> str:
+    """What it is for, its choices and its default."""
     text = option.help
     if option.choices:
         text += f": {', '.join(option.choices)}"
     if option.default not in (None, "", False):
         text += f" (default {_plain(option.default)}{option.unit})"
-    return text.replace("%", "%%")
+    return text
+
+
+def _escaped(option: Option) -> str:
+    return help_of(option).replace("%", "%%")
 
 
 def _plain(value: Any) -> str:

@@ -21,11 +21,14 @@ def _results_parser() -> Parser:
         "filters",
         nargs="*",
         metavar="FILTER",
-        help="service=, bench=, verdict=, state=, since=AGE or any word",
+        help="service=, bench=, verdict=, state=, tag=, study=, since=AGE or DAY, until=, or any word",
         choices_provider=completion.filters,
     )
     parser.add_argument(
         "--sort", default="created", choices=SORT_KEYS, metavar="KEY", help=", ".join(SORT_KEYS)
+    )
+    parser.add_argument(
+        "--stats", action="store_true", help="how steady the main numbers are, by groups of equal runs"
     )
     parser.add_argument("-n", "--limit", default="20", metavar="N", help="how many at most (default 20)")
     return parser
@@ -48,12 +51,6 @@ def _show_parser() -> Parser:
     parser.add_argument(
         "--full", action="store_true", help="every metric, check, error and where it was measured"
     )
-    return parser
-
-
-def _report_parser() -> Parser:
-    parser = Parser("Write the report of a run as HTML and Markdown, next to its record.", "report last")
-    _add_run(parser)
     return parser
 
 
@@ -82,6 +79,10 @@ class Results(Topic):
     def do_results(self, args: Namespace) -> None:
         """List runs with verdict and main result."""
         limit = parse_count(args.limit, "--limit", maximum=1_000_000)
+        if args.stats:
+            self._cmd.last_result = found = self.session.repeats(args.filters)
+            self._cmd.poutput(wording.repeats_text(found[:limit]) if found else "no run matches")
+            return
         runs = self.session.runs(filters=args.filters, sort=args.sort, limit=limit)
         self._cmd.last_result = runs
         if runs:
@@ -95,13 +96,6 @@ class Results(Topic):
     def do_show(self, args: Namespace) -> None:
         """Show a run's numbers and verdicts."""
         self._cmd.poutput(self.session.run_text(args.run, full=args.full))
-
-    @with_argparser(_report_parser)
-    def do_report(self, args: Namespace) -> None:
-        """Write a run's report as HTML and Markdown."""
-        path = self.session.report(args.run)
-        self._cmd.last_result = path
-        self._cmd.poutput(f"wrote {path} and {path.with_suffix('.md').name}")
 
     @with_argparser(_save_parser)
     def do_save(self, args: Namespace) -> None:

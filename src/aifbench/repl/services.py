@@ -8,6 +8,7 @@ from cmd2 import Choices, Completions, Statement, with_argparser
 from aifbench.errors import UsageError
 from aifbench.options import nearest
 from aifbench.repl import completion, wording
+from aifbench.repl.asking import ask
 from aifbench.repl.parsers import Parser, add_options, given, parse, wants_help
 from aifbench.repl.topic import Topic, on_interrupt
 from aifbench.units import parse_count, parse_duration_s
@@ -88,7 +89,10 @@ class Services(Topic):
                 f"start: unknown service {kind!r}" + nearest(kind, kinds), hint=f"valid: {', '.join(kinds)}"
             )
         arguments = parse(self._cmd, self._start_parser(kind), words[1:])
-        values = given(arguments, self.session.start_options(kind))
+        options = self.session.start_options(kind)
+        values = given(arguments, options)
+        if not words[1:] and self._cmd.is_interactive and not self._cmd.in_script():
+            values = ask(self._cmd, [option for option in options if option.asked])
         if arguments.dry_run:
             self._cmd.poutput(self.session.dry_run(kind, values))
             return

@@ -17,11 +17,16 @@ from aifbench.errors import BenchError, SchedulerError, UsageError
 from aifbench.options import nearest
 from aifbench.repl import wording
 from aifbench.repl.benchmarks import Benchmarks
+from aifbench.repl.comparing import Comparing
+from aifbench.repl.curating import Curating
 from aifbench.repl.exit_codes import FAILURE, INTERRUPTED, SUCCESS, USAGE
 from aifbench.repl.parsers import Parser
 from aifbench.repl.poller import Poller
+from aifbench.repl.reports import Reports
 from aifbench.repl.results import Results
+from aifbench.repl.running import Running
 from aifbench.repl.services import Services
+from aifbench.repl.studies import Studies
 from aifbench.repl.system import System
 from aifbench.repl.topic import Interrupted, on_interrupt
 
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from aifbench.servers.status import ServiceStatus
     from aifbench.session import Session
 
-TOPICS = (Services, Benchmarks, Results, System)
+TOPICS = (Services, Benchmarks, Results, Reports, Comparing, Curating, Studies, Running, System)
 
 # They work, and are documented by cmd2, but are no part of what a newcomer has to read.
 _HIDDEN = ("alias", "edit", "exit", "macro", "run_pyscript", "shell", "shortcuts")

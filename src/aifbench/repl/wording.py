@@ -10,6 +10,7 @@ from aifbench.units import format_duration, format_number, format_size
 if TYPE_CHECKING:
     from aifbench.doctor import Finding
     from aifbench.results.query import RunSummary
+    from aifbench.results.repeats import Repeats, Steadiness
     from aifbench.servers.calibrate import Calibration
 
 
@@ -116,10 +117,33 @@ def runs_table(runs: Sequence["RunSummary"]) -> str:
             _verdict(run),
             run.headline or run.problem,
             format_size(run.size_bytes),
+            " ".join(run.tags.words),
         )
         for run in runs
     ]
-    return table(("run", "created (UTC)", "service", "bench", "verdict", "result", "size"), rows)
+    headers = ("run", "created (UTC)", "service", "bench", "verdict", "result", "size", "tags")
+    shown = len(headers) if any(run.tags.words for run in runs) else len(headers) - 1
+    return table(headers[:shown], [row[:shown] for row in rows])
+
+
+def repeats_text(groups: Sequence["Repeats"]) -> str:
+    """Per group what was asked, then median, scatter and range of every main number."""
+    blocks = []
+    for group in groups:
+        left = f", {group.left_out} did not complete" if group.left_out else ""
+        runs = f"{len(group.runs)} run{'s' if len(group.runs) != 1 else ''}{left}"
+        rows = [_steadiness_row(each) for each in group.metrics]
+        headers = ("", "median", "CV", "lowest", "highest", "runs", "")
+        lines = [f"{group.service} {group.bench} ({group.asked}): {runs}"]
+        blocks.append("\n".join([*lines, *([table(headers, rows)] if rows else [])]))
+    return "\n\n".join(blocks)
+
+
+def _steadiness_row(each: "Steadiness") -> tuple[str, ...]:
+    cv = "-" if each.cv is None else f"{100 * each.cv:.1f} %"
+    values = [format_number(value) for value in (each.low, each.high)]
+    median = f"{format_number(each.median)} {each.unit}".rstrip()
+    return (each.metric.replace("_", " "), median, cv, *values, str(each.n), each.word)
 
 
 def _when(run: "RunSummary") -> str:

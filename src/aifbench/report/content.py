@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from aifbench.report.reproduce import address, asked, is_attached
+from aifbench.report.reproduce import NOT_ASKED, address, asked, is_attached
 from aifbench.results.headline import headline_metrics, is_streamed, main_measurement, short_name
 from aifbench.results.record import Check, Measurement, Metric, Role, RunRecord, RunState, Verdict
 from aifbench.units import format_duration, format_number, format_size
@@ -217,8 +217,9 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
     """What was measured: service, benchmark, load and time, as labelled lines."""
     lines = [
         ("service", _service(record.service)),
+        *((role, _service(_mapping(one))) for role, one in _mapping(record.service.get("members")).items()),
         ("started as", _pairs(_mapping(record.service.get("options")))),
-        ("benchmark", _pairs(record.recipe, skip=("bench", "facts", "given"))),
+        ("benchmark", _pairs(record.recipe, skip=NOT_ASKED)),
         *_found(_mapping(record.recipe.get("facts"))),
         ("when", when(record)),
         *((label(record, m), load_text(m)) for m in measured(record)),

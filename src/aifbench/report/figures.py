@@ -37,20 +37,34 @@ def latency_figure(record: RunRecord, measurements: Sequence[Measurement]) -> Fi
     curves = [(m, curve) for m, curve in curves if len(curve) > 1]
     if not curves:
         return None
-    top, bottom = 66.0, 366.0
-    x = logarithmic([point[0] for _, curve in curves for point in curve], LEFT, RIGHT)
-    lowest = min(share for _, curve in curves for _, share in curve)
+    named = [(f"{label(record, m)} ({latency_kind(m)})", curve) for m, curve in curves]
+    caption = " ".join(filter(None, (_tail_sentence(label(record, m), c) for m, c in curves)))
+    title = "Latency distribution"
+    return Figure(title, draw_tails(title, named, caption)[0], caption)
+
+
+def draw_tails(
+    title: str, named: Sequence[tuple[str, Sequence[tuple[float, float]]]], caption: str = ""
+) -> tuple[str, str]:
+    """The drawing of curves of (latency in ms, share slower), log-log, and a caption that tells of each."""
+    caption = caption or " ".join(filter(None, (_tail_sentence(name, curve) for name, curve in named)))
+    rows_px = 20.0 * (len(named) - 1) if sum(len(name) for name, _ in named) > _LEGEND_CHARS else 0.0
+    top, bottom = 66.0 + rows_px, 366.0 + rows_px
+    x = logarithmic([point[0] for _, curve in named for point in curve], LEFT, RIGHT)
+    lowest = min(share for _, curve in named for _, share in curve)
     panel = Panel(
         x, Scale(lowest, 1.0, bottom, top, is_log=True), "share of operations slower", "latency (ms)"
     )
     panel.grid(y_labels=_share_labels(lowest))
-    names = [(f"{label(record, m)} ({latency_kind(m)})", f"c{i % 6 + 1}") for i, (m, _) in enumerate(curves)]
-    for (_, css), (_, curve) in zip(names, curves, strict=True):
-        panel.line(curve, css)
-    panel.legend(names, 18)
-    caption = " ".join(filter(None, (_tail_sentence(label(record, m), c) for m, c in curves)))
-    title = "Latency distribution"
-    return Figure(title, figure(WIDTH, int(bottom) + 40, title, caption, [panel]), caption)
+    legend = [(name, f"c{i % 6 + 1}") for i, (name, _) in enumerate(named)]
+    for (_, css), (_, curve) in zip(legend, named, strict=True):
+        panel.line(list(curve), css)
+    for i, entries in enumerate([[each] for each in legend] if rows_px else [legend]):
+        panel.legend(entries, 18 + 20 * i)
+    return figure(WIDTH, int(bottom) + 40, title, caption, [panel]), caption
+
+
+_LEGEND_CHARS = 60  # that one row holds beside its samples
 
 
 def tail_curve(measurement: Measurement) -> list[tuple[float, float]]:

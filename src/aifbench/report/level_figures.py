@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aifbench.report.content import interval_text, label, measured, probes, with_unit
+from aifbench.report.content import Table, interval_text, label, measured, probes, with_unit
 from aifbench.report.svg import Panel, Scale, figure, linear, logarithmic
 from aifbench.results.headline import is_open_loop, is_streamed, main_measurement, objective
 from aifbench.results.record import Measurement, Metric, RunRecord, Verdict
@@ -18,12 +18,13 @@ _FEWEST = 3  # levels that make a curve
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """`verdict` is that of the one measurement shown, if it is one."""
+    """`verdict` is that of the one measurement shown, if it is one; `data` the numbers that were drawn."""
 
     title: str
     svg: str
     caption: str
     verdict: Verdict | None = None
+    data: Table | None = None
 
 
 # Latency against throughput.

@@ -27,6 +27,7 @@ from aifbench.results.headline import (
     objective,
     qualities,
     short_name,
+    stages,
 )
 from aifbench.results.record import Measurement, Metric, RunRecord
 from aifbench.units import format_number
@@ -38,6 +39,14 @@ STREAM_RATES = {"offered": "offered_rate", "requests": "throughput", "output": "
 _TIMES = ("ttft", "ttfot", "tpot", "gap", "e2e")
 _MEDIANS = ("ttft", "ttfot", "tpot")
 FOUND = {
+    "bandwidth": "bandwidth",
+    "per node": "bandwidth_per_node",
+    "first done": "bandwidth_first_done",
+    "time": "time",
+    "score": "score",
+    "bandwidth mean": "bandwidth_mean",
+    "metadata mean": "metadata_mean",
+    "accelerators busy": "accelerator_utilisation",
     "goodput": "goodput",
     "within limits": "attainment",
     "capacity": "capacity",
@@ -45,6 +54,10 @@ FOUND = {
     "TPOT, constrained / free": "tpot_constrained_ratio",
     "E2E, constrained / free": "e2e_constrained_ratio",
     "TTFT, first use less second": "first_use_ttft_extra",
+    "throughput, together / alone": "throughput_kept",
+    "p50, together / alone": "slowdown_p50",
+    "p99, together / alone": "slowdown_p99",
+    "TTFT p50, together / alone": "slowdown_ttft_p50",
 }
 _TAILS = ("p99", "p90")
 
@@ -209,7 +222,8 @@ def is_brief(measurement: Measurement, metric: Metric) -> bool:
     if not is_streamed(measurement):
         return not is_extra(metric)
     base = (percentile_label(metric.name) or (metric.name, ""))[0]
-    known = {*STREAM_RATES.values(), *FOUND.values(), *_TIMES, *_MORE}
+    parts = {f"{stage}{end}" for stage in stages(measurement) for end in ("", "_ttft", "_share")}
+    known = {*STREAM_RATES.values(), *FOUND.values(), *_TIMES, *_MORE, *(parts and {*parts, *_REST})}
     return base in known or metric in qualities(measurement)
 
 
@@ -221,7 +235,8 @@ def is_extra(metric: Metric) -> bool:
 _EXTRA = (
     "server_", "client_adds_", "ttft_send_", "kv_cache", "outside_", "prefix_hit", "preemptions"
 )  # fmt: skip
-_MORE = ("tokens_per_chunk", "error_share")
+_MORE = ("tokens_per_chunk", "error_share", "slowdown", "slowdown_ttft", "slowdown_tpot")
+_REST = ("wait_share", "client_share")  # what is no stage of an operation that has stages
 _TOO_SMALL = re.compile(r"n = [\d,]+ (is too small for .*)")
 
 

@@ -7,15 +7,31 @@ from typing import Any
 from aifbench.results.record import RunRecord
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_NOT_ASKED = ("bench", "facts", "given")
+NOT_ASKED = ("bench", "facts", "given", "study", "recipe_text")
 
 
 def commands(record: RunRecord) -> str:
     """A shell command that makes a run like this one, option by option; empty for an unknown service."""
     kind, name = (str(record.service.get(key) or "") for key in ("kind", "name"))
+    if "members" in record.service:
+        return _again(record)
     bench = f"bench {name or kind} {record.recipe.get('bench', '')}{_flags(asked(record))}"
     steps = (*_deployment(record.service, kind, name or kind), bench, f"stop {name or kind}")
     return " \\\n  ".join(["aifbench", *map(shlex.quote, steps)]) if kind else ""
+
+
+def bench_command(record: RunRecord, changes: Mapping[str, Any]) -> str:
+    """The `bench` command of a run with some options changed, as it is typed at the prompt."""
+    name = str(record.service.get("name") or record.service.get("kind") or "")
+    bench = str(record.recipe.get("bench") or "")
+    if "members" in record.service:
+        return ""
+    return f"bench {name} {bench}{_flags({**asked(record), **changes})}" if name and bench else ""
+
+
+def _again(record: RunRecord) -> str:
+    """Several services at once are described by a recipe, which the record holds where there was one."""
+    return f"aifbench 'run --again {record.run_id}'" if record.recipe.get("recipe_text") else ""
 
 
 def asked(record: RunRecord) -> dict[str, Any]:
@@ -24,7 +40,7 @@ def asked(record: RunRecord) -> dict[str, Any]:
     return {
         key: value
         for key, value in record.recipe.items()
-        if key not in _NOT_ASKED and (given is None or key in given)
+        if key not in NOT_ASKED and (given is None or key in given)
     }
 
 
@@ -38,6 +54,8 @@ def address(endpoint: Any) -> str:
     if not isinstance(endpoint, Mapping) or "host" not in endpoint:
         return ""
     scheme, host = str(endpoint.get("scheme") or "http"), str(endpoint["host"])
+    if scheme == "file":
+        return f"file://{endpoint.get('prefix') or ''}"
     port = endpoint.get("port")
     at = f"[{host}]" if ":" in host else host
     at += "" if port in (None, "", _DEFAULT_PORTS.get(scheme)) else f":{port}"

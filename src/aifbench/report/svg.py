@@ -13,6 +13,8 @@ from aifbench.units import format_number
 
 Point = tuple[float, float | None]
 
+_MOST_DOTS = 600
+_WIDE = 3.0  # between the ends of a log scale; below, even steps are as good and there are enough of them
 CHAR_PX = 7.0  # mean advance of 12 px sans-serif text, for placing legends
 
 
@@ -36,7 +38,8 @@ class Scale:
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values within the scale: about `count` of them, or those of each decade on a log scale."""
-        return _log_ticks(self.low, self.high) if self.is_log else _linear_ticks(self.low, self.high, count)
+        is_wide = self.is_log and self.high > _WIDE * self.low
+        return _log_ticks(self.low, self.high) if is_wide else _linear_ticks(self.low, self.high, count)
 
 
 def linear(values: Iterable[float], start_px: float, end_px: float) -> Scale:
@@ -96,10 +99,11 @@ class Panel:
             self.parts.append(f'<path class="grid" d="M{_px(left)} {y}H{_px(right)}"/>')
             self.text(left - 8, self.y.at(value) + 4, text, "tick end")
         if x_labels:
-            self._x_axis()
+            self.x_axis()
         self.text(0, self.y.end_px - 12, self.title, "name")
 
-    def _x_axis(self) -> None:
+    def x_axis(self) -> None:
+        """Values below the panel, and the name of the quantity."""
         bottom = self.y.start_px
         for value in self.x.ticks(8):
             x = self.x.at(value)
@@ -118,6 +122,22 @@ class Panel:
         dots = "".join(f"M{_px(self.x.at(x))} {_px(self.y.at(y))}h0" for x, y in points if y is not None)
         if dots:
             self.parts.append(f'<path class="mark {css}" d="{dots}"/>')
+
+    def dots(self, points: Iterable[tuple[float, float]], css: str) -> None:
+        """A faint dot for each run, as one path; at most some hundreds, so that a figure stays small."""
+        every = list(points)
+        step = max(1, math.ceil(len(every) / _MOST_DOTS))
+        dots = "".join(f"M{_px(self.x.at(x))} {_px(self.y.at(y))}h0" for x, y in every[::step])
+        if dots:
+            self.parts.append(f'<path class="run {css}" d="{dots}"/>')
+
+    def spot(self, x_px: float, y_px: float, css: str, *, is_hollow: bool = False) -> None:
+        """A mark at a place in pixels; a ring where the number is not to be quoted."""
+        if is_hollow:
+            ring = f'class="ring {css}" cx="{_px(x_px)}" cy="{_px(y_px)}" r="4"'
+            self.parts.append(f"<circle {ring}/>")
+        else:
+            self.parts.append(f'<path class="mark {css}" d="M{_px(x_px)} {_px(y_px)}h0"/>')
 
     def band(self, begin: float, end: float, css: str) -> None:
         """The stretch of x from `begin` to `end`, shaded over the panel's height."""
@@ -157,6 +177,10 @@ class Panel:
         for text, css in reversed(entries):
             x -= len(text) * CHAR_PX
             self.text(x, y, text, "tick")
+            if css.startswith("ring"):
+                self.spot(x - 14, y - 4, css.removeprefix("ring").strip(), is_hollow=True)
+                x -= 46
+                continue
             kind, sample = ("mark", "m13 0h0") if css.startswith("dot") else ("line", "h20")
             self.parts.append(f'<path class="{kind} {css}" d="M{_px(x - 27)} {_px(y - 4)}{sample}"/>')
             x -= 46

@@ -1,13 +1,18 @@
-"""Every number of a run as flat rows, for spreadsheets and other programs."""
+"""Every number of a run, or of many, as flat rows for spreadsheets and other programs."""
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from aifbench.errors import UsageError
 from aifbench.results.definitions import TOOLS, definition, formula_of, is_from_schedule, tool_names
+from aifbench.results.files import explained
+from aifbench.results.query import study_of
 from aifbench.results.record import Measurement, Metric, RunRecord
+from aifbench.results.tags import Tags
 
 _OWN = (
     "run", "service", "phase", "stream", "role", "arrivals", "metric", "value", "unit", "low", "high", "n",
@@ -74,3 +79,85 @@ def metrics_csv(record: RunRecord) -> str:
 def metrics_json(record: RunRecord) -> str:
     """All rows as a JSON array of objects."""
     return json.dumps(list(metric_rows(record)), indent=1, ensure_ascii=False) + "\n"
+
+
+_NOT_ASKED = {"bench", "facts", "given", "note", "study", "recipe_text"}
+
+
+def runs_csv(runs: Iterable[tuple[RunRecord, Tags]]) -> str:
+    """Many runs as one table: a row per run and metric, what is known about the run in columns of their own.
+
+    `start.X` and `bench.X` are options, `point.X` the settings of a study's point. A run that measured
+    nothing has one row without a metric, so that it is not overlooked.
+    """
+    rows = [
+        {**_about(record, tags), **values}
+        for record, tags in runs
+        for values in (*map(_number, metric_rows(record)),) or ({},)
+    ]
+    columns = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, sorted(columns, key=_column_order), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_runs_csv(runs: Iterable[tuple[RunRecord, Tags]], path: Path) -> None:
+    """Raises UsageError for a name that promises another format, ResultError when it cannot be written."""
+    if path.suffix.lower() != ".csv":
+        raise UsageError(f"{path.name} is no CSV file", hint="give a name that ends in .csv")
+    text = runs_csv(runs)
+    with explained(f"cannot write {path}"):
+        path.write_text(text, encoding="utf-8", newline="")
+
+
+def _number(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a metric's row says beyond the run, whose verdict and note are other ones."""
+    kept = {name: row[name] for name in _OWN if name not in _OF_THE_RUN}
+    return {**kept, "measurement_verdict": row["verdict"], "metric_note": row["note"]}
+
+
+def _about(record: RunRecord, tags: Tags) -> dict[str, Any]:
+    study = study_of(record)
+    machine, project = (_mapping(record.provenance.get(name)) for name in ("machine", "project"))
+    return {
+        "run": record.run_id,
+        "created_utc": record.created_utc,
+        "state": record.state.value,
+        "verdict": record.verdict.value,
+        "tags": " ".join(tags.words),
+        "note": tags.note or str(record.recipe.get("note") or ""),
+        "study": study.get("name"),
+        "study_id": study.get("id"),
+        "point": study.get("label"),
+        "repeat": study.get("repeat"),
+        **{f"point.{key}": _cell(value) for key, value in _mapping(study.get("settings")).items()},
+        "kind": record.service.get("kind"),
+        "service": record.service.get("name"),
+        "version": record.service.get("version"),
+        "bench": record.recipe.get("bench"),
+        "host": machine.get("host"),
+        "cpu_model": machine.get("cpu_model"),
+        "git_commit": project.get("git_commit"),
+        **{f"start.{key}": _cell(value) for key, value in _mapping(record.service.get("options")).items()},
+        **{f"bench.{key}": _cell(value) for key, value in record.recipe.items() if key not in _NOT_ASKED},
+    }
+
+
+def _column_order(name: str) -> int:
+    """Numbers last, so that what they are about can be read on the left; otherwise as they came."""
+    return name in _MEASURED
+
+
+_OF_THE_RUN = {"run", "service", "verdict", "note", "formula"}
+_MEASURED = {*_OWN, "measurement_verdict", "metric_note"} - _OF_THE_RUN
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _cell(value: Any) -> Any:
+    """Plain values as they are, others as JSON."""
+    return json.dumps(value) if isinstance(value, Mapping | list | tuple) else value

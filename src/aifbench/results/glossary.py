@@ -51,6 +51,17 @@ def _counted(what: str, words: str, unit: str = "") -> Definition:
     )
 
 
+def _share(of: str) -> Definition:
+    formula = f"sum of {of} / sum of response times"
+    return Definition(formula, "of the mean time from t0 to the end; all shares add up to 100 %", "%")
+
+
+def _beside(of: str) -> Definition:
+    formula = f"geometric mean over the rounds of {of} together / {of} alone"
+    words = "what the other services' loads cost this one; 1 is nothing"
+    return Definition(formula, words, "x", "Student's interval of the logarithms, a round each")
+
+
 GLOSSARY: Mapping[str, Definition] = {
     "server_ttft": _timed("from the arrival of a request at the server to its first token"),
     "server_queue": _timed("waiting until the engine took the request"),
@@ -148,6 +159,23 @@ GLOSSARY: Mapping[str, Definition] = {
         "what compiling a constraint costs the first request that uses it", "ms",
     ),
     **{f"{name}_constrained_ratio": _ratio(name.upper()) for name in ("ttft", "tpot", "e2e")},
+    "embed": Definition("end of the stage - its begin", "a question to its vector, over the network", "ms"),
+    "retrieve": Definition(
+        "end of the stage - its begin", "a vector to the documents nearest to it, over the network", "ms"
+    ),
+    "generate": Definition(
+        "end of the stage - its begin", "question and documents to the end of the answer", "ms"
+    ),
+    "generate_ttft": Definition(
+        "t1 - begin of the stage", "what of TTFT is the generating service's own", "ms"
+    ),
+    "wait_share": _share("the wait until it was sent"),
+    **{f"{name}_share": _share(f"the stage {name}") for name in ("embed", "retrieve", "generate")},
+    "client_share": _share("the client's own work between the stages"),
+    "slowdown": _beside("response time (open loop) or service time (closed loop)"),
+    "slowdown_ttft": _beside("TTFT"),
+    "slowdown_tpot": _beside("TPOT"),
+    "throughput_kept": _beside("throughput"),
     "exact length": Definition(
         "answers with as many tokens as were asked for / good answers", "whether lengths can be compared", ""
     ),

@@ -11,6 +11,7 @@ from aifbench.units import format_number
 
 _TAILS = ("p99", "p90", "p50")
 _RATIOS = ("tpot_constrained_ratio", "ttft_constrained_ratio")
+_SLOWDOWN = "slowdown_p50"
 
 
 def latency_kind(measurement: Measurement) -> str:
@@ -56,23 +57,32 @@ def tail_latency(measurement: Measurement) -> Metric | None:
     return tail(measurement, latency_kind(measurement))
 
 
+def stages(measurement: Measurement) -> list[str]:
+    """The names of the parts that its operations consist of."""
+    shares = (m.name.removesuffix("_share") for m in measurement.metrics if m.name.endswith("_share"))
+    return [name for name in shares if measurement.metric(f"{name}_p50")]
+
+
 def work_rate(measurement: Measurement) -> Metric | None:
-    """Items per second where items differ from operations, otherwise operations per second."""
-    return _first_known(measurement, "item_rate", "throughput")
+    """Bytes per second of fixed work, items per second where they differ from operations, else operations."""
+    return _first_known(measurement, "bandwidth", "item_rate", "throughput")
 
 
 def main_measurement(record: RunRecord) -> Measurement | None:
     """The measurement a run is remembered by; probes only where there is nothing else.
 
-    What the run was made for comes first: a capacity, a comparison. Of streamed answers it is the load that a
+    What the run was made for comes first: a capacity, a comparison, of loads beside one another the one that
+    lost most. Of streamed answers it is the load that a
     service can be asked to carry (open loop after closed levels), else the best one of the levels. Otherwise
     it is the first whose answers were checked; else, where levels of the same work were measured, that work
     in open loop or at its best level; else the first.
     """
     measured = [m for m in record.measurements if m.role is Role.MEASURE] or list(record.measurements)
-    for name in ("capacity", *_RATIOS):
+    for name in ("capacity", "score", *_RATIOS):
         if found := next((m for m in measured if m.metric(name)), None):
             return found
+    if beside := [m for m in measured if m.metric(_SLOWDOWN)]:
+        return max(beside, key=_slowdown)
     streamed = [m for m in measured if is_streamed(m)]
     if streamed:
         opened = [m for m in streamed if is_open_loop(m)]
@@ -91,6 +101,11 @@ def _best_level(measured: Sequence[Measurement]) -> Measurement | None:
     return max([m for m in levels if is_open_loop(m)] or levels, key=_useful_rate)
 
 
+def _slowdown(measurement: Measurement) -> float:
+    found = _first_known(measurement, _SLOWDOWN)
+    return found.value or 0.0 if found else 0.0
+
+
 def _useful_rate(measurement: Measurement) -> float:
     best = _first_known(measurement, "goodput", "throughput")
     return best.value or 0.0 if best else 0.0
@@ -105,8 +120,13 @@ def headline_metrics(measurement: Measurement) -> list[Metric]:
     ratios = _known(measurement, *_RATIOS)
     if capacity := _first_known(measurement, "capacity"):
         found = [capacity, *_known(measurement, "attainment", "output_rate"), tail(measurement, "ttft")]
+    elif measurement.metric("score"):
+        found = [_first_known(measurement, "score")]
     elif ratios:
         found = [*ratios, *qualities(measurement)[:1]]
+    elif measurement.metric(_SLOWDOWN):
+        kept = _first_known(measurement, "throughput_kept")
+        found = [tail(measurement, "slowdown"), tail(measurement, "slowdown_ttft"), kept]
     elif is_streamed(measurement):
         rates = _known(measurement, "throughput", "output_rate")
         found = [*map(in_requests, rates), tail(measurement, "ttft"), tail(measurement, "tpot")]
@@ -124,7 +144,8 @@ def headline_text(record: RunRecord) -> str:
     if capacity := _first_known(measurement, "capacity"):
         return _capacity_text(capacity, objective(measurement))
     numbers = ", ".join(_quote(metric) for metric in headline_metrics(measurement))
-    where = measurement.phase if is_streamed(measurement) else measurement.stream
+    is_known_by_phase = is_streamed(measurement) and not measurement.metric(_SLOWDOWN)
+    where = measurement.phase if is_known_by_phase else measurement.stream
     return f"{where}: {numbers}" if numbers else ""
 
 

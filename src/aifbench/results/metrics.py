@@ -34,15 +34,15 @@ _WAITED = "operations without an answer count with the time they had waited"
 def rates(view: View) -> Iterator[Metric]:
     """throughput, item_rate, offered_rate (open loop), sent_rate and received_rate."""
     samples, facts, window = view.samples, view.facts, view.window
-    finished_ns = view.finished_ok_ns()
 
     def per_second(name: str, unit: str, amounts: NDArray[Any] | None = None, scale: float = 1.0) -> Metric:
-        estimate = rate(finished_ns, window.start_ns, window.end_ns, amounts=amounts)
+        finished_ns = view.times.finished_ns
+        estimate = rate(finished_ns, window.start_ns, window.end_ns, amounts=amounts, where=samples.ok)
         return metric_of(name, unit, "higher", estimate, 1e9 * scale)
 
     yield per_second("throughput", "ops/s")
     if facts.items:
-        yield per_second("item_rate", f"{facts.items}/s", samples.items[samples.ok])
+        yield per_second("item_rate", f"{facts.items}/s", samples.items)
     if facts.open_loop and window.length_s > 0:
         offered = view.operations
         asked = facts.offered_rate_per_s
@@ -50,7 +50,7 @@ def rates(view: View) -> Iterator[Metric]:
         yield Metric("offered_rate", offered / window.length_s, "ops/s", n=offered, note=note)
     for name, column in (("sent_rate", samples.bytes_out), ("received_rate", samples.bytes_in)):
         if column.any():
-            yield per_second(name, "MB/s", column[samples.ok], 1e-6)
+            yield per_second(name, "MB/s", column, 1e-6)
 
 
 def latencies(view: View) -> Iterator[Metric]:
@@ -104,9 +104,9 @@ def error_share(view: View) -> Metric:
 
 def qualities(view: View) -> Iterator[Metric]:
     """The mean of every declared quality over the checked answers of the window."""
-    answers = view.samples.qualities[view.window.rows][view.ok]
+    answers, ok = view.samples.qualities[view.window.rows], view.ok
     for column, quality in enumerate(view.facts.qualities):
-        checked = answers[:, column]
+        checked = answers[:, column][ok]
         estimate = mean_of_shares(checked[~np.isnan(checked)])
         metric = metric_of(quality.name, "", "higher", estimate)
         yield metric if estimate else replace(metric, note="no answer was checked")

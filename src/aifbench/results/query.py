@@ -1,18 +1,25 @@
-"""Choosing and ordering runs: filters such as `service=chroma verdict=VALID,WARN since=2d words`."""
+"""Choosing and ordering runs: filters such as `service=chroma verdict=VALID,WARN since=2d words`.
 
-from collections.abc import Callable, Sequence
+A period is `since=`, `until=`, or both in one word: `2026-11-01..2026-11-10`, its last day included.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from aifbench.clock import utc_text
 from aifbench.errors import UsageError
 from aifbench.options import nearest
 from aifbench.results.headline import headline_text
 from aifbench.results.record import RunRecord, RunState, Verdict
+from aifbench.results.tags import NO_TAGS, Tags
 from aifbench.units import parse_duration_s
 
 SORT_KEYS = ("created", "service", "verdict", "size")
-FILTER_KEYS = ("service", "verdict", "state", "bench", "since")
+FILTER_KEYS = ("service", "bench", "verdict", "state", "tag", "study", "since", "until")
+_PERIOD = re.compile(r"([^=.]*)\.\.([^=.]*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,7 @@ class RunSummary:
     """One line of the list of runs.
 
     `state` and `verdict` are None where unknown: the record is unreadable (`problem` says why), or,
-    for the verdict, the run is still RUNNING.
+    for the verdict, the run is still RUNNING. `study` and `point` are those the run was made for.
     """
 
     run_id: str
@@ -33,10 +40,15 @@ class RunSummary:
     headline: str = ""
     size_bytes: int = 0
     problem: str = ""
+    tags: Tags = NO_TAGS
+    study: str = ""
+    study_id: str = ""
+    point: str = ""
 
     @classmethod
-    def of(cls, record: RunRecord, size_bytes: int) -> "RunSummary":
+    def of(cls, record: RunRecord, size_bytes: int, tags: Tags = NO_TAGS) -> "RunSummary":
         """`service` and `name` are the service's kind and instance name; `bench` is the recipe's."""
+        study = study_of(record)
         return cls(
             run_id=record.run_id,
             created_utc=record.created_utc,
@@ -47,7 +59,17 @@ class RunSummary:
             bench=str(record.recipe.get("bench", "")),
             headline=headline_text(record),
             size_bytes=size_bytes,
+            tags=tags,
+            study=str(study.get("name", "")),
+            study_id=str(study.get("id", "")),
+            point=str(study.get("label", "")),
         )
+
+
+def study_of(record: RunRecord) -> Mapping[str, Any]:
+    """What the run was made for: `id` and `name` of a study, `point`, `label`, `settings` and `repeat`."""
+    study = record.recipe.get("study")
+    return study if isinstance(study, Mapping) else {}
 
 
 Matches = Callable[[RunSummary], bool]
@@ -89,6 +111,10 @@ def _by_size(summary: RunSummary) -> tuple[str | int, ...]:
 
 def _test(text: str, now_s: float) -> Matches:
     key, equals, value = text.partition("=")
+    if period := _PERIOD.fullmatch(text):
+        first, last = period.groups()
+        bounds = [*([f"since={first}"] if first else []), *([f"until={last}"] if last else [])]
+        return matcher(bounds, now_s)
     if not equals:
         return lambda summary: text.lower() in _words(summary)
     if key not in FILTER_KEYS:
@@ -97,8 +123,11 @@ def _test(text: str, now_s: float) -> Matches:
             hint=f"valid: {', '.join(f'{k}=' for k in FILTER_KEYS)} or words to search for",
         )
     if key == "since":
-        earliest = _since(value, now_s)
+        earliest = _moment(value, now_s, "since")
         return lambda summary: summary.created_utc >= earliest
+    if key == "until":
+        latest = _moment(value, now_s, "until")
+        return lambda summary: summary.created_utc < latest
     wanted = _values(key, value)
     return lambda summary: bool(wanted & _field(summary, key))
 
@@ -118,6 +147,10 @@ def _field(summary: RunSummary, key: str) -> set[str]:
         return {summary.service.lower(), summary.name.lower()}
     if key == "bench":
         return {summary.bench.lower()}
+    if key == "tag":
+        return {word.lower() for word in summary.tags.words}
+    if key == "study":
+        return {summary.study.lower(), summary.study_id.lower(), summary.study_id[-4:].lower()} - {""}
     member = summary.verdict if key == "verdict" else summary.state
     return {member.value.lower()} if member else set()
 
@@ -126,12 +159,18 @@ def _words(summary: RunSummary) -> str:
     state = summary.state.value if summary.state else ""
     verdict = summary.verdict.value if summary.verdict else ""
     parts = (summary.run_id, state, verdict, summary.service, summary.name, summary.bench)
-    return " ".join((*parts, summary.headline, summary.problem)).lower()
+    said = (*summary.tags.words, summary.tags.note, summary.study, summary.point)
+    return " ".join((*parts, *said, summary.headline, summary.problem)).lower()
 
 
-def _since(text: str, now_s: float) -> str:
-    """The earliest creation time: an age such as 2d, or a day such as 2026-11-20."""
+def _moment(text: str, now_s: float, what: str) -> str:
+    """A UTC time: an age such as 2d, or a day such as 2026-11-20: its begin, or its end for `until`."""
     try:
-        return utc_text(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp())
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        return utc_text(max(0.0, now_s - parse_duration_s(text, "since")))
+        if re.fullmatch(r"\d{4}-.*", text):  # meant as a day: to be told so, and not that it is no duration
+            raise UsageError(
+                f"{what} {text!r} is no day", hint="give one such as 2026-11-20, or an age such as 2d"
+            ) from None
+        return utc_text(max(0.0, now_s - parse_duration_s(text, what)))
+    return utc_text((day + timedelta(days=1) if what == "until" else day).timestamp())

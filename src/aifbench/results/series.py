@@ -1,7 +1,6 @@
 """Curves for figures: what happened second by second, and how latencies are distributed."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,8 @@ def time_series(samples: Samples, times: Times, end_ns: int) -> tuple[dict[str, 
     step_s = step_of(end_s)
     rows = max(1, math.floor(end_s / step_s + 1e-9))
     step_ns = step_s * 1e9
-    row = np.clip(times.finished_ns / step_ns, 0, rows - 1).astype(np.int64)
+    row = np.floor_divide(times.finished_ns, round(step_ns), dtype=np.int64)
+    np.clip(row, 0, rows - 1, out=row)
     inside = times.finished_ns <= rows * step_ns
     good = np.bincount(row[samples.ok & inside], minlength=rows)
     bad = np.bincount(row[~samples.ok], minlength=rows)
@@ -49,9 +49,10 @@ def time_series(samples: Samples, times: Times, end_ns: int) -> tuple[dict[str, 
 
 def _in_flight(sent_ns: Int64, finished_ns: Int64, edges_ns: Int64) -> Int64:
     was_sent = sent_ns >= 0
-    sent = np.searchsorted(np.sort(sent_ns[was_sent]), edges_ns, side="right")
-    finished = np.searchsorted(np.sort(finished_ns[was_sent]), edges_ns, side="right")
-    return sent - finished
+    if not was_sent.all():
+        sent_ns, finished_ns = sent_ns[was_sent], finished_ns[was_sent]
+    sent = np.searchsorted(np.sort(sent_ns), edges_ns, side="right")
+    return sent - np.searchsorted(np.sort(finished_ns), edges_ns, side="right")
 
 
 def _latency_columns(
@@ -59,13 +60,13 @@ def _latency_columns(
 ) -> dict[str, Column]:
     latency_ns = latency_ns[chosen]
     places = np.searchsorted(intended_ns[chosen], edges_ns)
-    parts = [np.sort(part) for part in np.split(latency_ns, places)[:-1]]
-    looks: dict[str, Callable[[Int64], float | None]] = {
-        "p50_ms": lambda part: _quantile_ms(part, 0.5),
-        "p99_ms": lambda part: _quantile_ms(part, 0.99),
-        "max_ms": lambda part: _ms(part[-1]) if len(part) else None,
-    }
-    return {name: [look(part) for part in parts] for name, look in looks.items()}
+    columns: dict[str, Column] = {"p50_ms": [], "p99_ms": [], "max_ms": []}
+    for part in np.split(latency_ns, places)[:-1]:
+        ordered = np.sort(part)
+        columns["p50_ms"].append(_quantile_ms(ordered, 0.5))
+        columns["p99_ms"].append(_quantile_ms(ordered, 0.99))
+        columns["max_ms"].append(_ms(ordered[-1]) if len(ordered) else None)
+    return columns
 
 
 def _quantile_ms(ordered: Int64, q: float) -> float | None:

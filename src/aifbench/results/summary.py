@@ -16,6 +16,7 @@ from aifbench.load.workload import OutcomeKind
 from aifbench.results import metrics
 from aifbench.results.record import Measurement, Metric
 from aifbench.results.series import quantile_curve, time_series
+from aifbench.results.stage_metrics import stage_metrics
 from aifbench.results.token_metrics import token_metrics
 from aifbench.results.validity import Answers, Seen, check
 from aifbench.results.window import StreamFacts, View
@@ -62,6 +63,7 @@ def _metrics(view: View, reports: Sequence[WorkerReport]) -> tuple[Metric, ...]:
         metrics.error_share(view),
         *metrics.qualities(view),
         *token_metrics(view),
+        *stage_metrics(view),
         *metrics.client(reports),
     )
 

@@ -66,16 +66,22 @@ class StreamFacts:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Of all operations: the end of each (unfinished ones end when watching ended), and how long it took.
+    """Of all operations: when each was sent and ended (at the end of watching, where it did not), and how
+    long it took.
 
     Latencies mean something where `has_latency`, and are lower bounds where `waited`.
     """
 
+    intended_ns: Int64
+    sent_ns: Int64
     finished_ns: Int64
     latency_ns: Int64
-    lag_ns: Int64
     has_latency: Bools
     waited: Bools
+
+    @property
+    def lag_ns(self) -> Int64:
+        return self.sent_ns - self.intended_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +161,14 @@ def _times_of(samples: Samples, facts: StreamFacts) -> Times:
     watched_ns = _last_event_ns(samples)
     if facts.measure_s is not None:
         watched_ns = max(watched_ns, _ns(facts.warmup_s + facts.measure_s + facts.drain_s))
-    finished_ns = np.where(samples.finished_ns == NOT_SEEN, watched_ns, samples.finished_ns)
-    sent_ns = np.where(samples.sent_ns == NOT_SEEN, watched_ns, samples.sent_ns)
+    finished_ns = _seen_or(samples.finished_ns, watched_ns)
+    sent_ns = _seen_or(samples.sent_ns, watched_ns)
     waited = np.isin(samples.outcome, (OutcomeKind.TIMEOUT, OutcomeKind.UNFINISHED))
     return Times(
+        intended_ns=samples.intended_ns,
+        sent_ns=sent_ns,
         finished_ns=finished_ns,
         latency_ns=finished_ns - (samples.intended_ns if facts.open_loop else sent_ns),
-        lag_ns=sent_ns - samples.intended_ns,
         has_latency=samples.ok | waited,
         waited=waited,
     )
@@ -187,13 +194,23 @@ def _window_of(samples: Samples, facts: StreamFacts, times: Times) -> Window:
     return Window(start_ns, end_ns, first, last, duration_s, steady.steady, unsteady_share, steady.shift)
 
 
+def _seen_or(column_ns: Int64, otherwise_ns: int) -> Int64:
+    """The column itself where nothing is missing: a million operations are to fit in little memory."""
+    missing = column_ns == NOT_SEEN
+    return np.where(missing, otherwise_ns, column_ns) if missing.any() else column_ns
+
+
 def _latencies_of(times: Times, window: Window) -> Latencies:
     chosen = times.has_latency[window.rows]
+    if chosen.all():
+        return latencies_of(times.latency_ns[window.rows], times.waited[window.rows])
     return latencies_of(times.latency_ns[window.rows][chosen], times.waited[window.rows][chosen])
 
 
 def latencies_of(in_time_ns: Int64, waited: Bools) -> Latencies:
     """Latencies in time order, of which those that `waited` are lower bounds."""
+    if not waited.any():
+        return Latencies(in_time_ns, np.sort(in_time_ns), len(in_time_ns))
     answered_ns, waits_ns = np.sort(in_time_ns[~waited]), np.sort(in_time_ns[waited])
     ordered_ns = np.concatenate([answered_ns, np.maximum(waits_ns, answered_ns.max(initial=0))])
     return Latencies(in_time_ns, ordered_ns, len(answered_ns))

@@ -28,7 +28,7 @@ from aifbench.servers.deployment import (
 )
 from aifbench.servers.instance import Instance
 from aifbench.servers.log_news import LogNews
-from aifbench.servers.options import START_OPTIONS
+from aifbench.servers.options import START_OPTIONS, with_own
 from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus, Stage
 
@@ -65,9 +65,14 @@ class SlurmServer(ABC):
     script: ClassVar[str]
     options: ClassVar[tuple[Option, ...]] = ()
     benches: ClassVar[tuple[str, ...]] = ()
+    # Those that are one load for a time, which leaves the service as it was: so they can be repeated beside
+    # the loads of other services.
+    steady_benches: ClassVar[tuple[str, ...]] = ()
     bench_options: ClassVar[tuple[Option, ...]] = ()
     has_secret: ClassVar[bool] = True
     max_nodes: ClassVar[int] = 1
+    # Whether its job makes something and ends; the service is READY from then on until it is stopped.
+    runs_and_ends: ClassVar[bool] = False
     # Whether one that somebody else started can be used, by its address; the end of an address that its own
     # paths begin with again; and what is asked of those besides what all are asked;
     # and the file of its keys where these are no API key.
@@ -89,6 +94,11 @@ class SlurmServer(ABC):
         return self.instance.name
 
     @property
+    def services(self) -> "Mapping[str, SlurmServer]":
+        """What a run of its benchmarks loads."""
+        return {"": self}
+
+    @property
     def directory(self) -> Path:
         return self._site.instances.path(self.instance)
 
@@ -104,6 +114,11 @@ class SlurmServer(ABC):
     @property
     def secret_path(self) -> Path:
         return self.directory / SECRET_FILE
+
+    @property
+    def bench_defaults(self) -> Mapping[str, Any]:
+        """Options of benchmarks that were chosen when the service was started, by key; None where not."""
+        return {}
 
     @abstractmethod
     def probe(self, endpoint: Endpoint) -> Probe:
@@ -131,6 +146,12 @@ class SlurmServer(ABC):
         """The service's own variables for its batch script, from resolved options."""
         del options
         return {}
+
+    @classmethod
+    def start_options(cls, site: Site) -> tuple[Option, ...]:
+        """What `start` takes, with the site's own defaults."""
+        del site
+        return with_own(START_OPTIONS, cls.options)
 
     @classmethod
     def plan(cls, site: Site, given: Mapping[str, Any]) -> Deployment:
@@ -170,6 +191,8 @@ class SlurmServer(ABC):
 
     def observe(self, job: JobInfo) -> ServiceStatus:
         """The service's status given its job's: reads the log, probes the endpoint, remembers what is new."""
+        if made := self._made(job):
+            return made
         if job.state.is_final or not self.instance.is_open:
             return self._ended(job)
         announced = None if self._is_out_of_sight(job) else self.announcement(job)
@@ -185,7 +208,8 @@ class SlurmServer(ABC):
             probe = replace(probe, detail=self._news().progress or probe.detail)
         if probe.is_ready:
             self._remember_ready(announced, endpoint, probe)
-            return self._status(job, Stage.READY, endpoint, _ready_detail(announced, job))
+            detail = probe.detail if self.runs_and_ends else _ready_detail(announced, job)
+            return self._status(job, Stage.READY, endpoint, detail)
         stage = Stage.SILENT if was_ready else Stage.STARTING
         advice = self._silence_advice() if was_ready else ""
         return self._status(job, stage, endpoint, probe.detail, advice)
@@ -197,6 +221,8 @@ class SlurmServer(ABC):
     def loss(self, *, max_age_s: float = REST_AGE_S) -> str:
         """Why what was ready here is gone: its job ended or was requeued. Empty as far as is known."""
         job = self._job.info(max_age_s=max_age_s)
+        if self._made(job):
+            return ""
         if job.state.is_final or not self.instance.is_open:
             status = self._ended(job)
             return status.detail + (f" ({status.advice})" if status.advice else "")
@@ -308,6 +334,23 @@ class SlurmServer(ABC):
             "submitted_utc": self.instance.submitted_utc,
             "ready_after_s": self.instance.ready_after_s,
         }
+
+    def _made(self, job: JobInfo) -> ServiceStatus | None:
+        """The status of a service whose job has ended as it should, leaving what it made; None for others."""
+        if not self.runs_and_ends or not self.instance.is_open or job.state is not JobState.COMPLETED:
+            return None
+        if not self.instance.is_made:
+            announced = self.announcement(job)
+            if announced is None:  # a shared file system may show a log later than the scheduler its end
+                return self._status(job, Stage.STARTING, detail="its job has ended, its log is not here yet")
+            endpoint = self._endpoint(announced)
+            self._remember_ready(announced, endpoint, self.probe(endpoint))
+            self._job.update(is_made=True)
+        endpoint = Endpoint.from_json(self.instance.endpoint)
+        probe = self.probe(endpoint)
+        if probe.is_ready:
+            return self._status(job, Stage.READY, endpoint, probe.detail)
+        return self._status(job, Stage.SILENT, endpoint, probe.detail, f"`stop {self.name}` forgets it")
 
     def _endpoint(self, announced: Announcement) -> Endpoint:
         if self.instance.is_attached:

@@ -14,6 +14,7 @@ from aifbench.results.slo import Slo
 
 if TYPE_CHECKING:
     from aifbench.load.fleet import PhaseOutcome
+    from aifbench.servers.base import SlurmServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,39 @@ class Phase:
     was measured, once the phase is over, and adds to streams by name, and to those of earlier phases by
     `phase/stream`. A phase that is not `is_measured` only prepares the next one: its numbers are not kept,
     and its failure ends the run: any failed operation or, where it `may_fail_in_part`, only all of them.
+    A program that measures itself has its numbers read by `conclude`, instead of made from samples.
     `slo` are the limits that requests are held against. A benchmark that decides by results asks for them in
-    `verify`.
+    `verify`. `by_stream` are the phases whose parameters and limits a stream has, where several were put
+    together.
     """
 
     plan: PhasePlan
     parameters: Mapping[str, Any] = field(default_factory=dict)
     verify: Verify = lambda *_: {}
+    conclude: "Callable[[PhaseOutcome], Sequence[Measurement]] | None" = None
     is_measured: bool = True
     may_fail_in_part: bool = False
     role: Role = Role.MEASURE
     slo: Slo | None = None
     watching: "Callable[[Path], AbstractContextManager[object]]" = lambda _: nullcontext()
+    by_stream: "Mapping[str, Phase]" = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """What a run loads: one service, or several at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def services(self) -> "Mapping[str, SlurmServer]":
+        """All of them, by their role; that of one alone is empty."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the record keeps of them. Holds no secret."""
+
+    def benchmark(self, bench: str, options: Mapping[str, Any], context: BenchmarkContext) -> "Benchmark":
+        """The benchmark of that name with resolved options; the context's endpoint is the first one's."""
 
 
 class Benchmark(Protocol):

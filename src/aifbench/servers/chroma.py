@@ -29,6 +29,7 @@ class ChromaServer(SlurmServer):
         ),
     )
     benches: ClassVar[tuple[str, ...]] = ("all", "ingest", "search", "mixed", "create", "delete")
+    steady_benches: ClassVar[tuple[str, ...]] = ("search",)
     bench_options: ClassVar[tuple[Option, ...]] = (
         count_option("vectors", "vectors to store (default: 20,000, or all of --dataset)", maximum=10**9),
         count_option("dim", "dimensions of synthetic vectors (default: 128)", maximum=65_536),

@@ -42,7 +42,8 @@ class Instance:
     `endpoint` is the last address that answered, for the restart count `ready_restarts`; `stopped` says that
     a user asked for the end. `seen_end` is the job's final state once somebody has noticed it, and
     `end_detail` and `end_advice` are what was said of it: the job is never asked for again.
-    `submitted_monotonic_s` holds for the running kernel that `boot_id` names.
+    `is_made` says that the job of a service that runs and ends has done its work: what it made is there until
+    the service is stopped. `submitted_monotonic_s` holds for the running kernel that `boot_id` names.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Instance:
     endpoint: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     stopped: bool = False
+    is_made: bool = False
     seen_end: str = ""
     end_detail: str = ""
     end_advice: str = ""

@@ -27,6 +27,10 @@ class PostgresServer(SlurmServer):
     script: ClassVar[str] = "start_postgres.sh"
     options: ClassVar[tuple[Option, ...]] = START_POSTGRES
     benches: ClassVar[tuple[str, ...]] = BENCHES
+    steady_benches: ClassVar[tuple[str, ...]] = (
+        "tpcb", "simple-update", "select-only", "script", "point", "range", "metadata", "analytics", "storm",
+        "vector",
+    )  # fmt: skip
     bench_options: ClassVar[tuple[Option, ...]] = BENCH_OPTIONS
 
     @classmethod

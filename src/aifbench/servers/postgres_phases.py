@@ -10,7 +10,6 @@ from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.arrivals import AnyArrivals, Closed, to_json
 from aifbench.load.fleet import PhaseOutcome
 from aifbench.load.plan import PhasePlan, Quality, StreamPlan
-from aifbench.load.rendezvous import rows_name
 from aifbench.results.metrics import metric_of
 from aifbench.results.record import Check, Measurement, Metric, Role, Verdict
 from aifbench.results.slo import Slo
@@ -230,6 +229,5 @@ def _agreement(outcome: PhaseOutcome, stream: StreamPlan) -> Check:
 def _discard_logs(outcome: PhaseOutcome, stream: StreamPlan) -> None:
     """What they told is in the samples, in a tenth of the space."""
     for worker in range(stream.workers):
-        folder = outcome.directory / f"{rows_name(stream.name, worker)}.program"
-        for path in folder.glob("transactions.*"):
+        for path in outcome.program_folder(stream, worker).glob("transactions.*"):
             path.unlink(missing_ok=True)

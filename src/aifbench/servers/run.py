@@ -2,7 +2,7 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from aifbench.results.provenance import collect
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
 from aifbench.results.summary import StreamFacts, summarise
 from aifbench.servers.base import SlurmServer
-from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase
+from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase, Target
 from aifbench.servers.instance import new_job_name
 from aifbench.servers.options import LOAD_OPTIONS, with_own
 from aifbench.servers.site import Site
@@ -53,13 +53,12 @@ def resolve_bench(server_class: type[SlurmServer], bench: str, given: Mapping[st
 
 
 class BenchRun:
-    """Runs one benchmark of one ready service. Use once."""
+    """Runs one benchmark of one ready service, or of several at once. Use once."""
 
-    def __init__(
-        self, site: Site, server: SlurmServer, recipe: Mapping[str, Any], progress: Progress
-    ) -> None:
+    def __init__(self, site: Site, target: Target, recipe: Mapping[str, Any], progress: Progress) -> None:
         self._site = site
-        self._server = server
+        self._target = target
+        self._services = target.services
         self._recipe = recipe
         self._progress = progress
         self._record: RunRecord
@@ -70,12 +69,13 @@ class BenchRun:
         KeyboardInterrupt leaves the run INTERRUPTED, a BenchError leaves it FAILED, and of options that
         cannot be used no run is left.
         """
-        endpoint = self._server.ready_endpoint()
+        first, *_ = self._services.values()
+        endpoint, *_ = [server.ready_endpoint() for server in self._services.values()]
         launcher = self._launcher()
         config = self._site.config
-        script = None if self._server.instance.is_attached else self._server.script_path
+        script = None if first.instance.is_attached else first.script_path
         self._record = self._site.runs.create(
-            self._server.describe(), self._recipe, collect(config.project_dir, script)
+            self._target.describe(), self._recipe, collect(config.project_dir, script)
         )
         context = BenchmarkContext(
             endpoint, config.results_dir / "datasets", self._record.run_id.replace("-", ""), self._progress
@@ -97,6 +97,7 @@ class BenchRun:
             if isinstance(error, KeyboardInterrupt):
                 self._finish(RunState.INTERRUPTED, "interrupted by the user")
             elif isinstance(error, BenchError):
+                error.run_id = self._record.run_id
                 self._finish(RunState.FAILED, str(error))
             else:
                 self._finish(RunState.FAILED, f"{type(error).__name__}: {error}")
@@ -104,7 +105,7 @@ class BenchRun:
         self._progress.note(f"run {self._record.run_id} {kept}")
 
     def _run_phases(self, launcher: Launcher, context: BenchmarkContext) -> None:
-        benchmark = self._server.benchmark(self._recipe["bench"], self._recipe, context)
+        benchmark = self._target.benchmark(self._recipe["bench"], self._recipe, context)
         self._progress.phase("run", self._record.run_id)
         try:
             with Fleet(self._directory / "phases", launcher, workers=benchmark.workers) as fleet:
@@ -136,22 +137,27 @@ class BenchRun:
             raise FleetError(f"phase {phase.plan.name} ended early: {outcome.problem}")
 
     def _keep(self, phase: Phase, outcome: PhaseOutcome) -> None:
+        if phase.conclude is not None:
+            self._add(_with_checks(m, _early_end(outcome)) for m in phase.conclude(outcome))
+            for stream in phase.plan.streams:
+                outcome.discard_raw(stream)
+            self._site.runs.write(self._record)
+            return
         measured = {stream.name: self._measure(phase, stream, outcome) for stream in phase.plan.streams}
         extra = _verified(phase, outcome, measured)
         for stream in phase.plan.streams:
             measurement, more = measured[stream.name], extra.get(stream.name, Evidence())
-            complete = replace(
-                measurement,
-                checks=(*measurement.checks, *more.checks, *_early_end(outcome)),
-                metrics=(*measurement.metrics, *more.metrics),
-            )
-            self._record = replace(self._record, measurements=(*self._record.measurements, complete))
+            complete = replace(measurement, metrics=(*measurement.metrics, *more.metrics))
+            self._add([_with_checks(complete, (*more.checks, *_early_end(outcome)))])
             outcome.discard_raw(stream)
         earlier = {label: more for label, more in extra.items() if label not in measured}
         if earlier:
             measurements = tuple(_with_evidence(m, earlier) for m in self._record.measurements)
             self._record = replace(self._record, measurements=measurements)
         self._site.runs.write(self._record)
+
+    def _add(self, measurements: Iterable[Measurement]) -> None:
+        self._record = replace(self._record, measurements=(*self._record.measurements, *measurements))
 
     def _measure(self, phase: Phase, stream: StreamPlan, outcome: PhaseOutcome) -> Measurement:
         outcome.recover(stream)
@@ -179,8 +185,10 @@ class BenchRun:
         return self._loss(max_age_s=_WATCH_INTERVAL_S)
 
     def _loss(self, *, max_age_s: float) -> str:
-        loss = self._server.loss(max_age_s=max_age_s)
-        return f"{self._server.name} is gone: {loss}" if loss else ""
+        for server in self._services.values():
+            if loss := server.loss(max_age_s=max_age_s):
+                return f"{server.name} is gone: {loss}"
+        return ""
 
     def _finish(self, state: RunState, error: str) -> None:
         self._keep_service_files()
@@ -190,18 +198,20 @@ class BenchRun:
         self._site.runs.write(self._record)
 
     def _keep_service_files(self) -> None:
-        target = self._directory / "service"
-        if self._server.instance.is_attached:
-            return
-        with suppress(OSError):  # helpful, not needed: a log may be gone, a disk full
-            target.mkdir(exist_ok=True)
-            for source, name in ((self._server.log_path, "job.log"), (self._server.script_path, "script.sh")):
-                if source.is_file():
-                    shutil.copyfile(source, target / name)
+        for role, server in self._services.items():
+            if server.instance.is_attached:
+                continue
+            folder = self._directory / "service" / role
+            with suppress(OSError):  # helpful, not needed: a log may be gone, a disk full
+                folder.mkdir(parents=True, exist_ok=True)
+                for source, name in ((server.log_path, "job.log"), (server.script_path, "script.sh")):
+                    if source.is_file():
+                        shutil.copyfile(source, folder / name)
 
     def _longest_s(self) -> float:
-        """A generous guess: two timed phases, and as long again for preparation and fixed work."""
-        return 4 * float(sum(self._recipe[key] or _UNKNOWN_S for key in ("warmup", "duration", "drain")))
+        """A generous guess: two timed phases of each service in each round, and as long for all the rest."""
+        phases = 2 + 2 * len(self._services) * int(self._recipe.get("rounds", 1))
+        return phases * float(sum(self._recipe[key] or _UNKNOWN_S for key in ("warmup", "duration", "drain")))
 
     def _launcher(self) -> Launcher:
         """Load is made here where that is a compute node or the only node; else by a client job."""
@@ -215,14 +225,15 @@ class BenchRun:
         return JobLauncher(self._site.scheduler, self._client_job, clock=self._site.clock)
 
     def _client_job(self, root: Path, workers: int) -> JobSpec:
-        config, options = self._site.config, self._server.instance.options
+        config, (first, *_) = self._site.config, self._services.values()
+        options = first.instance.options
         script = config.batch_scripts_dir / LOAD_SCRIPT
         if not script.is_file():
             raise ConfigError(f"no batch script {script}", hint="restore it, or set AIFBENCH_HOME")
         nodes = min(self._recipe["client_nodes"] or 1, workers)
         per_node = -(-workers // nodes)
         return JobSpec(
-            name=new_job_name("load", self._server.name),
+            name=new_job_name("load", self._target.name),
             script=script,
             log_path=root / "client-job-%j.log",
             work_dir=root,
@@ -233,19 +244,19 @@ class BenchRun:
                 "AIFBENCH_WORKERS_PER_NODE": str(per_node),
             },
             nodes=nodes,
-            tasks_per_node=per_node,
-            time_limit_s=max(config.time_limit_s, self._longest_s()),
+            tasks_per_node=max(per_node, -(-self._recipe.get("workers", 1) // nodes)),
+            time_limit_s=max(options.get("time") or config.time_limit_s, self._longest_s()),
             account=options.get("account") or config.account,
             partition=options.get("partition") or config.partition,
             qos=options.get("qos") or config.qos,
             reservation=options.get("reservation") or config.reservation,
-            comment=f"aifbench load for {self._server.name}",
+            comment=f"aifbench load for {self._target.name}",
         )
 
 
 def stream_facts(phase: Phase, stream: StreamPlan, samples_file: str, start_wall_s: float) -> StreamFacts:
     """What the summary needs to know of a stream besides its samples."""
-    plan = phase.plan
+    plan, own = phase.plan, phase.by_stream.get(stream.name, phase)
     arrivals = from_json(stream.arrivals)
     duration_s = plan.warmup_s + (plan.measure_s or 0.0)
     return StreamFacts(
@@ -262,9 +273,9 @@ def stream_facts(phase: Phase, stream: StreamPlan, samples_file: str, start_wall
         qualities=stream.qualities,
         via=stream.via,
         workers=stream.workers,
-        parameters=phase.parameters,
+        parameters=own.parameters,
         is_stationary=stream.is_stationary,
-        slo=phase.slo,
+        slo=own.slo,
         role=phase.role,
         samples_file=samples_file,
         started_utc=utc_text(start_wall_s),
@@ -298,6 +309,10 @@ def _with_evidence(measurement: Measurement, found: Mapping[str, Evidence]) -> M
         checks=(*measurement.checks, *more.checks),
         metrics=(*measurement.metrics, *more.metrics),
     )
+
+
+def _with_checks(measurement: Measurement, more: tuple[Check, ...]) -> Measurement:
+    return replace(measurement, checks=(*measurement.checks, *more))
 
 
 def _early_end(outcome: PhaseOutcome) -> tuple[Check, ...]:

@@ -40,6 +40,7 @@ class S3Server(SlurmServer):
     benches: ClassVar[tuple[str, ...]] = (
         *("all", "put", "get", "range", "head", "list", "delete", "multipart", "mixed"),
     )
+    steady_benches: ClassVar[tuple[str, ...]] = ("get", "range", "head", "list")
     bench_options: ClassVar[tuple[Option, ...]] = BENCH_OPTIONS
     attachable: ClassVar[bool] = True
     attach_options: ClassVar[tuple[Option, ...]] = (

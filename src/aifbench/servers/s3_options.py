@@ -1,9 +1,9 @@
 """What S3's benchmarks can be asked."""
 
 from aifbench.errors import UsageError
-from aifbench.options import Option, count_option
+from aifbench.options import Option, count_option, size_option
 from aifbench.units import parse_number
-from aifbench.workloads.s3_objects import parse_size, parse_sizes
+from aifbench.workloads.s3_objects import parse_sizes
 
 OPERATIONS = ("get", "range", "head", "put", "delete")
 DEFAULT_MIX = "get:45,head:30,put:15,delete:10"
@@ -39,26 +39,6 @@ def _checked_mix(text: str) -> str:
     return text
 
 
-def _size(name: str, minimum: int = 1) -> "_SizeOf":
-    return _SizeOf(f"--{name}", minimum)
-
-
-class _SizeOf:
-    """Parses one option's size in bytes."""
-
-    def __init__(self, what: str, minimum: int) -> None:
-        self._what = what
-        self._minimum = minimum
-
-    def __call__(self, text: str) -> int:
-        size_bytes = parse_size(text, self._what)
-        if size_bytes < self._minimum:
-            raise UsageError(
-                f"{self._what} {text!r} is too small", hint=f"give at least {self._minimum:,} bytes"
-            )
-        return size_bytes
-
-
 BENCH_OPTIONS = (
     Option(
         "size",
@@ -71,22 +51,12 @@ BENCH_OPTIONS = (
     count_option(
         "objects", "objects stored before they are read (default: about 1 GiB, 16 to 1,000)", maximum=10**8
     ),
-    Option("range-size", "range: bytes per read", parse=_size("range-size"), default=2**20, metavar="SIZE"),
-    Option(
-        "part-size",
-        "multipart: bytes per part",
-        parse=_size("part-size", SMALLEST_PART_BYTES),
-        default=8 * 2**20,
-        metavar="SIZE",
-    ),
+    size_option("range-size", "range: bytes per read", 2**20),
+    size_option("part-size", "multipart: bytes per part", 8 * 2**20, minimum=SMALLEST_PART_BYTES),
     count_option("page", "list: keys per page", 1000, maximum=1000),
     Option("mix", "mixed: weight of each operation", parse=_checked_mix, default=DEFAULT_MIX, metavar="MIX"),
-    Option(
-        "max-data",
-        "put, mixed, multipart: new objects up to this much, then the same again",
-        parse=_size("max-data"),
-        default=10 * 2**30,
-        metavar="SIZE",
+    size_option(
+        "max-data", "put, mixed, multipart: new objects up to this much, then the same again", 10 * 2**30
     ),
     Option(
         "payload",

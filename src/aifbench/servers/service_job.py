@@ -35,6 +35,8 @@ class ServiceJob:
         instance = self.instance
         if not instance.is_open:
             return JobInfo(instance.job_id, _state(instance.seen_end))
+        if instance.is_made:
+            return JobInfo(instance.job_id, JobState.COMPLETED)
         if self.is_foreign or not instance.job_id:
             return JobInfo(instance.job_id, JobState.UNKNOWN)
         job = self._site.tracker.info(instance.job_id, max_age_s=max_age_s)

@@ -112,6 +112,7 @@ class VLLMServer(SlurmServer):
         ),
     )
     benches: ClassVar[tuple[str, ...]] = BENCHES
+    steady_benches: ClassVar[tuple[str, ...]] = ("generate", "embed")
     bench_options: ClassVar[tuple[Option, ...]] = BENCH_OPTIONS
     max_nodes: ClassVar[int] = 64
     attachable: ClassVar[bool] = True

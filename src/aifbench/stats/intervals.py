@@ -19,6 +19,7 @@ _Z = 1.959964  # 97.5 % point of the normal distribution
 # Few long batches keep the correlation inside them: 10 to 30 is enough for any sample
 # (Schmeiser, Operations Research 30(3), 1982), and a fixed number needs one constant of Student's t.
 BATCHES = 20
+_BLOCK = 65_536  # values looked at together: a million of them are to take little memory
 _T = 2.093024  # 97.5 % point of Student's t with 19 degrees of freedom
 MIN_FOR_BATCHES = 5 * BATCHES
 
@@ -31,6 +32,14 @@ class Estimate:
     low: float | None
     high: float | None
     n: int
+
+
+def exponential(logs: Estimate | None) -> Estimate | None:
+    """What an estimate made on natural logarithms says of the values themselves."""
+    if logs is None:
+        return None
+    low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
+    return Estimate(math.exp(logs.value), low, high, logs.n)
 
 
 def quantile_rank(n: int, q: float) -> int:
@@ -135,24 +144,36 @@ def mean_of_shares(values: NDArray[Any]) -> Estimate | None:
 
 
 def rate(
-    times: NDArray[Any], start: float, end: float, *, amounts: NDArray[Any] | None = None
+    times: NDArray[Any],
+    start: float,
+    end: float,
+    *,
+    amounts: NDArray[Any] | None = None,
+    where: NDArray[np.bool_] | None = None,
 ) -> Estimate | None:
     """Events per unit of time in (start, end]: total by total time, interval by 20 equal slices of time.
 
-    `times` and the bounds share one unit; `amounts` weighs each event (1 when not given). None for an empty
+    `times` and the bounds share one unit; `amounts` weighs each event (1 when not given); `where` says which
+    events count (all when not given). None for an empty
     window; no interval below 100 events. Slices, not single gaps, because completions come in bursts.
     """
     if end <= start:
         return None
-    inside = (times > start) & (times <= end)
-    n = int(np.count_nonzero(inside))
-    weights = None if amounts is None else amounts[inside]
-    value = float(n if weights is None else weights.sum(dtype=np.float64)) / (end - start)
+    edges = np.linspace(start, end, BATCHES + 1)
+    counts, sums = np.zeros((2, BATCHES + 2))  # of what is not after the start, each slice, after the end
+    for first in range(0, len(times), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        chosen = slice(None) if where is None else where[block]
+        places = np.searchsorted(edges, times[block][chosen])
+        counts += np.bincount(places, minlength=BATCHES + 2)
+        if amounts is not None:
+            sums += np.bincount(places, weights=amounts[block][chosen], minlength=BATCHES + 2)
+    n = int(counts[1:-1].sum())
+    amount = (counts if amounts is None else sums)[1:-1]
+    value = float(amount.sum()) / (end - start)
     if n < MIN_FOR_BATCHES:
         return Estimate(value, None, None, n)
-    width = (end - start) / BATCHES
-    slices = np.clip(np.ceil((times[inside] - start) / width).astype(np.int64) - 1, 0, BATCHES - 1)
-    half = _half_width(np.bincount(slices, weights=weights, minlength=BATCHES) / width)
+    half = _half_width(amount * BATCHES / (end - start))
     return Estimate(value, max(0.0, value - half), value + half, n)
 
 

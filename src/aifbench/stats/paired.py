@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from aifbench.stats.intervals import CONFIDENCE, Estimate
+from aifbench.stats.intervals import CONFIDENCE, Estimate, exponential
 
 _TAIL = (1 - CONFIDENCE) / 2
 _Z = 1.959964  # 97.5 % point of the normal distribution
@@ -45,15 +45,8 @@ def paired_summary(a: Sequence[float | None], b: Sequence[float | None]) -> Pair
     positive = (first > 0) & (second > 0)
     logs = hodges_lehmann(np.log(second[positive]) - np.log(first[positive]))
     return PairedSummary(
-        hodges_lehmann(second - first), _exponential(logs), len(first), len(whole) - len(first)
+        hodges_lehmann(second - first), exponential(logs), len(first), len(whole) - len(first)
     )
-
-
-def _exponential(logs: Estimate | None) -> Estimate | None:
-    if logs is None:
-        return None
-    low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
-    return Estimate(math.exp(logs.value), low, high, logs.n)
 
 
 def hodges_lehmann(values: Floats) -> Estimate | None:

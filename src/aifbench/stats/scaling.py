@@ -265,9 +265,14 @@ def _notes(kappa: float, peak: Estimate | None, largest: float) -> tuple[str, ..
 
 def student_t(freedom: int) -> float:
     """The 97.5 % point of Student's t."""
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    z = _Z
+    return _T[freedom - 1] if freedom <= len(_T) else normal_to_student(_Z, freedom)
+
+
+def normal_to_student(z: float, freedom: int) -> float:
+    """The point of Student's t with the tail that z has of the normal distribution; from 5 degrees on to 1 %.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
     first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -7,6 +7,7 @@ vectors go as base64 where the server says it can, which costs client and server
 
 import json
 from binascii import b2a_base64
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,15 @@ def where_clause(condition: Filter | None) -> dict[str, Any] | None:
     return {condition.column: {"$lt": condition.below}} if condition else None
 
 
-def query_body(vector: NDArray[np.float32], k: int, where: dict[str, Any] | None) -> str:
+def query_body(
+    vector: NDArray[np.float32],
+    k: int,
+    where: dict[str, Any] | None,
+    include: Sequence[str] = ("distances",),
+) -> str:
     condition = f',"where":{json.dumps(where)}' if where else ""
-    return (
-        f'{{"query_embeddings":[{vector_json(vector)}],"n_results":{k},"include":["distances"]{condition}}}'
-    )
+    told = json.dumps(list(include))
+    return f'{{"query_embeddings":[{vector_json(vector)}],"n_results":{k},"include":{told}{condition}}}'
 
 
 def add_body(dataset: Dataset, rows: range, *, base64: bool, attributes: bool) -> str:

@@ -171,11 +171,22 @@ def error_text(error: Any) -> str:
 
 def read_embeddings(body: bytes) -> tuple[int, int]:
     """(vectors, prompt tokens) of an answer of `/v1/embeddings`. Raises ValueError when it is none."""
+    answer, data = _embeddings(body)
+    return len(data), int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+
+
+def read_vectors(body: bytes) -> list[list[float]]:
+    """The vectors of such an answer, in the order of the texts. Raises ValueError when it is none."""
+    _, data = _embeddings(body)
+    return [row["embedding"] for row in sorted(data, key=lambda row: row.get("index", 0))]
+
+
+def _embeddings(body: bytes) -> tuple[Mapping[str, Any], list[Any]]:
     answer = json.loads(body)
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list) or not all(isinstance(row, dict) and row.get("embedding") for row in data):
         raise ValueError("the answer holds no embeddings")
-    return len(data), int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+    return answer, data
 
 
 def _decoded(data: bytes) -> Any:

@@ -8,13 +8,13 @@ blocks finds next to nothing in it; a store that looks for equal content at any 
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from aifbench.errors import UsageError
+from aifbench.units import parse_size_bytes
 
 MAX_OBJECT_BYTES = 5 * 10**12  # what S3 allows
 
@@ -24,10 +24,6 @@ POOL_BYTES = 32 * 2**20
 _PIECE_BYTES = POOL_BYTES // 2
 
 _MASK = 2**64 - 1
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
-_UNITS = {"": 1, "b": 1}
-_UNITS |= {f"{p}b": 1000 ** (k + 1) for k, p in enumerate("kmgt")}
-_UNITS |= {f"{p}ib": 1024 ** (k + 1) for k, p in enumerate("kmgt")}
 _HINT = "give 4KiB, lognormal:1MiB:1.5 (median, sigma), 4KiB:80,1MiB:20 (size:weight), or one of "
 
 # Sizes that programs really use: training samples (150 KB pictures, 2 MB and 140 MB volumes), shards of
@@ -42,18 +38,8 @@ SHAPES = {
 }
 
 
-def parse_size(text: str, what: str = "size") -> int:
-    """Bytes from `4096`, `4KiB` (1024) or `150KB` (1000). Raises UsageError."""
-    match = _SIZE.fullmatch(text.strip())
-    unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None:
-        raise UsageError(
-            f"{what} {text!r} is no size", hint="give a number with B, KB, KiB, MB, MiB, GB or GiB"
-        )
-    size_bytes = round(float(match[1]) * unit)
-    if size_bytes > MAX_OBJECT_BYTES:
-        raise UsageError(f"{what} {text!r} is more than S3 stores in one object", hint="give at most 5TB")
-    return size_bytes
+def _size(text: str) -> int:
+    return parse_size_bytes(text, "--size", minimum=0, maximum=MAX_OBJECT_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +66,7 @@ def parse_sizes(text: str) -> Sizes:
     if ":" in spelled or "," in spelled:
         return _weighted(text, spelled)
     try:
-        size_bytes = parse_size(spelled, "--size")
+        size_bytes = _size(spelled)
     except UsageError as error:
         raise UsageError(error.message, hint=_HINT + ", ".join(SHAPES)) from None
     return Sizes(text, lambda _: size_bytes, float(size_bytes))
@@ -98,7 +84,7 @@ def _log_normal(text: str, rest: str) -> Sizes:
     from statistics import NormalDist
 
     first, second = _pair(text, rest)
-    median, normal = parse_size(first, "--size"), NormalDist()
+    median, normal = _size(first), NormalDist()
     try:
         sigma = float(second)
     except ValueError:
@@ -118,7 +104,7 @@ def _log_normal(text: str, rest: str) -> Sizes:
 
 def _log_uniform(text: str, rest: str) -> Sizes:
     first, second = _pair(text, rest)
-    low, high = parse_size(first, "--size"), parse_size(second, "--size")
+    low, high = _size(first), _size(second)
     if not 0 < low < high:
         raise UsageError(f"--size {text!r} has no range", hint="give the smaller size first")
 
@@ -132,7 +118,7 @@ def _weighted(text: str, spelled: str) -> Sizes:
     sizes, weights = [], []
     for part in spelled.split(","):
         size, _, weight = part.partition(":")
-        sizes.append(parse_size(size, "--size"))
+        sizes.append(_size(size))
         try:
             weights.append(float(weight))
         except ValueError:

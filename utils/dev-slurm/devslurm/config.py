@@ -75,6 +75,10 @@ def gres_conf(cluster: Cluster) -> str:
     return _fill("gres.conf", gpu_nodes=_gpu_names(cluster))
 
 
+def mpi_conf() -> str:
+    return _fill("mpi.conf")
+
+
 def cgroup_conf() -> str:
     return _fill("cgroup.conf")
 

@@ -110,6 +110,7 @@ def _write_config(cluster: Cluster) -> None:
         "slurm.conf": config.slurm_conf(cluster),
         "gres.conf": config.gres_conf(cluster),
         "cgroup.conf": config.cgroup_conf(),
+        "mpi.conf": config.mpi_conf(),
         "job_submit.lua": config.job_submit_lua(),
         "slurmdbd.conf": config.slurmdbd_conf(cluster),
         "resolv.conf": "nameserver 127.0.0.1\n",

@@ -1,0 +1,1 @@
+"""Studies: experiments as files, their repetition, and what became of every trial."""
