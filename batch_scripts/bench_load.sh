@@ -1,6 +1,7 @@
 #!/bin/bash
 #SBATCH --job-name=aifbench-load
 #SBATCH --time=01:00:00
+#SBATCH --no-requeue
 # Load workers: one process per task, all following the plan in the directory AIFBENCH_PLAN. A worker
 # takes its index from SLURM_PROCID. The program submits this; a person rarely needs to.
 #   AIFBENCH_HOME              the project's checkout
@@ -19,6 +20,9 @@ if [ "${AIFBENCH_SCHEDULER:-}" != local ] && [ -n "${SLURM_JOB_ID:-}" ] && comma
     # --kill-on-bad-exit=0: one lost worker must not take the others' measurements with it.
     # --ntasks: else srun would take the number from the job's own variables.
     nodes=$SLURM_JOB_NUM_NODES
+    # What the nodes do meanwhile. Ends with the job; -S: it needs nothing that is installed.
+    srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --overlap --cpu-bind=none --kill-on-bad-exit=0 \
+        "${AIFBENCH_PYTHON:-python3}" -S -m aifbench.monitor.sampler "$AIFBENCH_PLAN" </dev/null >/dev/null 2>&1 &
     exec srun --nodes="$nodes" --ntasks="$((nodes * workers))" --ntasks-per-node="$workers" \
         -c "${SLURM_CPUS_PER_TASK:-1}" --overlap --kill-on-bad-exit=0 "${worker[@]}"
 fi

@@ -33,6 +33,9 @@ class Texts(unittest.TestCase):
         self.assertIn("ProctrackType=proctrack/linuxproc\n", without)
         self.assertIn("JobAcctGatherParams=OverMemoryKill\n", without)
 
+    def test_mpi_finds_its_peers_where_all_nodes_share_one_tmp(self) -> None:
+        self.assertIn("PMIxCliTmpDirBase=/dev/shm\n", config.mpi_conf())
+
     def test_database_password_is_the_same_on_both_sides(self) -> None:
         cluster = Cluster(database_password="s3cret")
         self.assertIn("StoragePass=s3cret\n", config.slurmdbd_conf(cluster))

@@ -268,13 +268,17 @@ class Display(FleetCase):
 
         with Fleet(self.root, worker, workers=1, clock=clock) as fleet:
             fleet.run(plan, self.progress, watch=work)
-        first, second, third = self.progress.updates
+        first, second, third, last = self.progress.updates
         self.assertEqual((first.phase, first.planned_s, first.planned_operations), ("p", 3.0, None))
         self.assertEqual([first.operations, second.operations, third.operations], [1, 21, 41])
         self.assertEqual([first.errors, second.errors, third.errors], [1, 10, 10])
         self.assertAlmostEqual(third.rate_per_s, 20.0)
         self.assertAlmostEqual(third.elapsed_s, 2.0)
         self.assertEqual((second.p99_ms, third.p99_ms), (100.0, 200.0))
+        self.assertEqual(last.operations, 51)
+        told = [stream.operations for status in self.progress.updates for stream in status.streams]
+        self.assertEqual(told, [1, 20, 20, 10])
+        self.assertEqual([len(status.streams[0].rows) for status in self.progress.updates], told)
 
     def test_fixed_work_is_planned_by_number(self) -> None:
         worker = Scripted()
@@ -287,7 +291,7 @@ class Display(FleetCase):
 
         with Fleet(self.root, worker, workers=1, clock=FakeClock()) as fleet:
             fleet.run(plan, self.progress, watch=work)
-        (status,) = self.progress.updates
+        status, _last = self.progress.updates
         self.assertEqual((status.planned_s, status.planned_operations), (None, 30))
         self.assertEqual((status.operations, status.p99_ms), (0, None))
 
@@ -360,6 +364,11 @@ class ClientJobs(unittest.TestCase):
         self.assertFalse(self.launcher.has_ended(3))
         self.become(JobState.OUT_OF_MEMORY, advice="ask for more memory")
         self.assertEqual(self.launcher.failure(), "client job 7 ended (OUT_OF_MEMORY); ask for more memory")
+        self.assertTrue(self.launcher.has_ended(3))
+
+    def test_a_job_that_was_requeued_has_lost_its_workers(self) -> None:
+        self.become(JobState.PENDING, reason="BeginTime", restarts=1)
+        self.assertIn("client job 7 was requeued", self.launcher.failure())
         self.assertTrue(self.launcher.has_ended(3))
 
     def test_a_job_that_will_never_start_is_a_failure(self) -> None:

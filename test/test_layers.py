@@ -16,7 +16,7 @@ RANKS = {
     "stats": 1, "cluster": 1,
     "load": 2,
     "results": 3, "workloads": 3,
-    "servers": 4, "studies": 4, "monitor": 4, "report": 4, "doctor": 4,
+    "servers": 4, "studies": 4, "monitor": 4, "report": 4, "doctor": 4, "eventlog": 4,
     "session": 5,
     "repl": 6,
     "__main__": 7,

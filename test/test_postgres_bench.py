@@ -291,6 +291,7 @@ class Capacities(BenchCase):
         last = done[-1]
         metrics = {metric.name: metric for metric in last.found["point"].metrics}
         self.assertTrue(75 < (metrics["capacity"].value or 0) < 105, metrics["capacity"])
+        self.assertEqual(metrics["capacity"].unit, "tx/s")
         self.assertEqual(last.phase.parameters["slo"], "e2e=100ms,share=95%")
         self.assertIn("CAPACITY", [check.code for check in last.found["point"].checks])
 

@@ -1,11 +1,11 @@
-"""PostgresControl: connecting, what refusals mean, the data base of a run, counters and sizes."""
+"""PostgresControl: connecting, what refusals mean, the data base of a run, sizes."""
 
 import tempfile
 import unittest
 from contextlib import closing
 from pathlib import Path
 
-from test.fakes.postgres_wire import INT8, NUMERIC, TEXT, Answers, PostgresWire
+from test.fakes.postgres_wire import INT8, TEXT, Answers, PostgresWire
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import NotReady, ServiceError
@@ -13,8 +13,6 @@ from aifbench.workloads.postgres_control import (
     PostgresControl,
     PostgresNamespace,
     Sizes,
-    cache_hit_ratio,
-    changes,
 )
 
 GIB = 1 << 30
@@ -26,10 +24,6 @@ ANSWERS: Answers = {
     r"/proc/self/cgroup": (("f",), TEXT, [("0::/slurm/job_7/step_batch\n",)]),
     r"pg_read_file\(\$1": (("f",), TEXT, [("max\n",)]),
     r"pg_available_extensions": (("one",), INT8, [("1",)]),
-    r"pg_stat_database": (("xact_commit", "blks_hit"), INT8, [("7", None)]),
-    r"pg_stat_checkpointer": (("timed",), INT8, [("2",)]),
-    r"pg_stat_wal|pg_stat_io": (("records",), INT8, [("3",)]),
-    r"lsn_diff": (("bytes",), NUMERIC, [("1000",)]),
     r"broken": ("53100", "could not extend file: No space left on device"),
     r"gone": ("57P01", "terminating connection due to administrator command"),
 }
@@ -121,29 +115,6 @@ class Facts(ControlCase):
         _, endpoint = self.server(answers)
         with closing(PostgresControl(endpoint)) as control:
             self.assertIsNone(control.memory_bytes())
-
-    def test_counters_of_this_version(self) -> None:
-        server, endpoint = self.server()
-        with closing(PostgresControl(endpoint)) as control:
-            self.assertEqual(
-                control.counters(),
-                {
-                    "database.xact_commit": 7.0,
-                    "checkpoints.timed": 2.0,
-                    "wal.bytes": 1000.0,
-                    "wal.records": 3.0,
-                    "io.records": 3.0,
-                },
-            )
-        self.assertFalse([query for query in server.queries if "pg_stat_bgwriter" in query])
-
-    def test_changes_and_what_follows_from_them(self) -> None:
-        before = {"database.blks_hit": 10.0, "database.blks_read": 10.0, "gone": 1.0}
-        after = {"database.blks_hit": 100.0, "database.blks_read": 20.0, "new": 5.0}
-        self.assertEqual(changes(before, after), {"database.blks_hit": 90.0, "database.blks_read": 10.0})
-        self.assertEqual(cache_hit_ratio(changes(before, after)), 0.9)
-        self.assertEqual(changes({"a": 9.0}, {"a": 2.0}), {"a": 2.0})
-        self.assertIsNone(cache_hit_ratio({}))
 
 
 class Namespaces(ControlCase):

@@ -1,15 +1,13 @@
 """Server-side counters: the same changes from every version, and none across a reset."""
 
 import unittest
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from test import fakes  # noqa: F401 - puts src on the path
 
-from aifbench.errors import NotReady
-from aifbench.workloads.postgres_stats import Sampler, change, queries, rates, read_snapshot, take
+from aifbench.workloads.postgres_stats import change, queries, read_snapshot
 
 DATABASE = {
     "xact_commit": 100, "xact_rollback": 1, "blks_read": 10, "blks_hit": 90, "tup_returned": 5,
@@ -67,31 +65,6 @@ class Changes(unittest.TestCase):
         self.assertIn("pg_stat_bgwriter", queries(160000)["checkpointer"])
         self.assertIn("pg_stat_checkpointer", queries(180000)["checkpointer"])
         self.assertEqual({"database", "checkpointer", "wal", "io"}, set(queries(180000)))
-
-    def test_rates(self) -> None:
-        snapshots = [read_snapshot(later(xact_commit=n), float(i)) for i, n in enumerate((100, 150, 3, 13))]
-        self.assertEqual([(0.5, 50.0), (2.5, 10.0)], rates(snapshots, "database.xact_commit"))
-
-
-class Sampling(unittest.TestCase):
-    def fetch(self, query: str) -> Sequence[Mapping[str, Any]]:
-        view = next(view for view in ("database", "wal", "bgwriter") if f"pg_stat_{view}" in query)
-        return [ROWS["checkpointer" if view == "bgwriter" else view]]
-
-    def test_a_first_and_a_last_snapshot_at_least(self) -> None:
-        sampler = Sampler(self.fetch, 150000, interval_s=60)
-        sampler.start()
-        self.assertGreaterEqual(len(sampler.stop()), 1)
-        self.assertEqual(sampler.snapshots[0].counters, take(self.fetch, 150000).counters)
-
-    def test_a_server_that_goes_away_ends_it(self) -> None:
-        def gone(_: str) -> Sequence[Mapping[str, Any]]:
-            raise NotReady("no answer")
-
-        sampler = Sampler(gone, 150000)
-        sampler.start()
-        self.assertEqual([], sampler.stop())
-        self.assertEqual("no answer", sampler.failure)
 
 
 if __name__ == "__main__":

@@ -94,13 +94,14 @@ class Run(RunCase):
         out, error = self.type(f"run {self.recipe}")
         record = self.shell.last_result
         assert isinstance(record, StudyRecord)
-        study, start, ready, *trials, end = out.splitlines()
+        study, start, ready, *trials, end, hint = out.splitlines()
         self.assertEqual(study, f"study {record.study_id}: 4 trials of 2 points")
         self.assertTrue(start.startswith("starting rates-"))
         self.assertIn("READY", ready)
         self.assertEqual(len(trials), 4)
-        self.assertRegex(trials[2], r"^trial 3/4  rate=100  repeat 1  search: .*p99 .*  WARN  \S+-0003$")
+        self.assertRegex(trials[2], r"^trial 3/4  rate=100  repeat 1  search: .*p99 .*  WARN  0003$")
         self.assertEqual(end, f"study {record.study_id} is COMPLETE: 4 trials done")
+        self.assertEqual(hint, f"  next: report {record.study_id}")
         self.assertEqual(error, "")
 
     def test_on_a_terminal_the_trial_is_followed_in_its_line(self) -> None:

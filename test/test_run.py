@@ -185,9 +185,12 @@ class Deaths(RunCase):
 
 class Interrupted(RunCase):
     def test_ctrl_c_while_data_is_prepared(self) -> None:
+        server = self.session.server("chroma")
+        server.log_path.with_name("job-1-mel8.log").write_text("of its other node\n")
         _, record = self.failed_bench(KeyboardInterrupt, "search", Script(phases={"data": press_ctrl_c}))
         self.assertEqual((record.state, record.measurements), (RunState.INTERRUPTED, ()))
         self.assertEqual(record.error, "interrupted by the user")
+        self.assertLessEqual({"service/job.log", "service/mel8.log"}, record.files.keys())
         self.assert_nothing_left()
 
     def test_ctrl_c_under_load_keeps_what_was_measured(self) -> None:

@@ -2,6 +2,7 @@
 
 import struct
 import tempfile
+import threading
 import time
 import unittest
 from collections.abc import Sequence
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from test.fakes.postgres_server import Answer, Failure, Gone, PostgresServer
+from test.fakes.waiting import eventually
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import NotReady, ServiceError, UsageError, WorkloadError
-from aifbench.load.assignment import FOREVER_NS, Assignment
+from aifbench.load.arrivals import Closed, to_json
+from aifbench.load.assignment import FOREVER_NS, Assignment, StopFlag
+from aifbench.load.engine import Engine
+from aifbench.load.plan import PhasePlan, StreamPlan
 from aifbench.load.poll_loop import PollLoop
 from aifbench.load.recorder import Recorder, read_samples
 from aifbench.load.samples import Samples
@@ -118,6 +123,82 @@ class Outcomes(SqlCase):
             SqlControl(self.endpoint)
 
 
+class Alone(SqlCase):
+    """One client by itself, which keeps its connection."""
+
+    def test_it_uses_a_connection_that_was_opened_before(self) -> None:
+        workload = self.opened(connections=1)
+        client = workload.alone()
+        kinds = {client.perform(index).kind for index in range(5)}
+        self.assertEqual(({OutcomeKind.OK}, 1), (kinds, self.server.connections))
+
+    def test_what_goes_wrong_is_an_outcome_and_the_next_operation_goes_on(self) -> None:
+        client = self.opened().alone()
+        for answer, kind, connections in (
+            ([], OutcomeKind.WRONG, 1),
+            (Failure("40P01", "words"), OutcomeKind.SERVER_ERROR, 1),
+            (Gone, OutcomeKind.BROKEN, 1),
+            ([1], OutcomeKind.OK, 2),
+        ):
+            self.answers = [answer]
+            self.assertEqual((kind, connections), (client.perform(0).kind, self.server.connections))
+
+    def test_a_server_that_lets_nobody_in_again(self) -> None:
+        client = self.opened().alone()
+        self.answers, self.server.refusal = [Gone], TOO_MANY
+        kinds = [client.perform(index).kind for index in range(2)]
+        self.assertEqual([OutcomeKind.BROKEN, OutcomeKind.THROTTLED], kinds)
+        self.server.refusal = None
+        self.assertEqual(OutcomeKind.OK, client.perform(2).kind)
+
+    def test_closing_the_workload_closes_its_connection(self) -> None:
+        workload = self.opened()
+        client = workload.alone()
+        client.perform(0)
+        workload.close()
+        workload.close()
+        self.assertNotEqual(OutcomeKind.OK, client.perform(1).kind)
+
+    def test_closing_leaves_an_operation_alone_that_is_under_way(self) -> None:
+        may_answer = threading.Event()
+        self.addCleanup(may_answer.set)
+
+        def answer(*_: object) -> Answer:
+            may_answer.wait(10)
+            return [1]
+
+        workload = self.opened()
+        client = workload.alone()
+        self.server.answer = answer
+        found: list[OutcomeKind] = []
+        thread = threading.Thread(target=lambda: found.append(client.perform(0).kind))
+        thread.start()
+        eventually(lambda: client.is_busy, "the operation is under way")
+        workload.close()
+        may_answer.set()
+        thread.join(10)
+        self.assertEqual([OutcomeKind.OK], found)
+
+    def test_a_closed_loop_of_one_client_is_loaded_so(self) -> None:
+        directory = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        stream = StreamPlan(
+            "point",
+            "aifbench.workloads.sql_points:PointRead",
+            {"rows": 1000},
+            to_json(Closed(1)),
+            limit=30,
+        )
+        self.answers = [[1], Failure("40001", "words"), Gone]
+        engine = Engine(PhasePlan("p", (stream,), self.endpoint), stream, 0, directory)
+        try:
+            engine.prepare()
+            report = engine.run(time.perf_counter_ns(), StopFlag())
+        finally:
+            engine.close()
+        self.assertEqual((30, 2, ""), (report.operations, sum(report.errors.values()), report.failure))
+        self.assertEqual(2, self.server.connections)
+
+
 class Polled(SqlCase):
     def run_loop(
         self, workload: PointRead, *, clients: int = 0, due_ms: Sequence[float] = (), count: int = 0
@@ -142,7 +223,12 @@ class Polled(SqlCase):
 
     def test_open(self) -> None:
         due_ms = [float(n) for n in range(40)]
-        samples = self.run_loop(self.opened(connections=2), due_ms=due_ms)
+        for connections in (2, 20):  # few are waited for in another way than many
+            with self.subTest(connections=connections):
+                self.check_open(connections, due_ms)
+
+    def check_open(self, connections: int, due_ms: Sequence[float]) -> None:
+        samples = self.run_loop(self.opened(connections=connections), due_ms=due_ms)
         self.assertEqual(due_ms, [round(ns / 1e6, 3) for ns in sorted(samples.intended_ns.tolist())])
         self.assertTrue(samples.ok.all() and (samples.sent_ns >= samples.intended_ns).all())
 

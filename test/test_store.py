@@ -26,6 +26,7 @@ from aifbench.results import record as record_module
 from aifbench.results.headline import headline_text
 from aifbench.results.ownership import current_owner, is_owner_alive, parse_start_ticks
 from aifbench.results.record import Check, Measurement, Metric, RunRecord, RunState, Verdict
+from aifbench.results.resources import NodeUse, Resources
 from aifbench.results.store import RunStore
 
 CHROMA = {"kind": "chroma", "name": "chroma"}
@@ -358,6 +359,8 @@ class PublishedSchema(unittest.TestCase):
         for kind, schema, extra in (
             (RunRecord, self.schema, {"schema", "verdict"}),
             (Measurement, definitions["measurement"], {"verdict"}),
+            (Resources, definitions["resources"], set()),
+            (NodeUse, definitions["node_use"], set()),
             (Metric, definitions["metric"], set()),
             (Check, definitions["check"], set()),
         ):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from test.fakes.catalog import FakeCatalog, recipe_with
 
+from aifbench.errors import UsageError
 from aifbench.repl.studies_wording import plan_text
 from aifbench.studies.plan import Plan, plan
 
@@ -92,6 +93,11 @@ class Text(unittest.TestCase):
         self.assertIn("interference of 2 services", text)
         self.assertIn("\n  a: attached as theirs; bench all duration=1h\n  b: start model; bench all\n", text)
         self.assertIn("more than the recipe's limit of 0.001", text)
+
+    def test_services_that_cannot_be_used_together_are_refused_before_anything_is_started(self) -> None:
+        with self.assertRaises(UsageError) as caught:
+            plan_of(SEVERAL.replace("{service: store, bench: all", "{service: store, bench: ingest"))
+        self.assertIn("ingest cannot be repeated", str(caught.exception))
 
     def test_many_points_are_not_all_listed(self) -> None:
         numbers = ", ".join(map(str, range(1, 101)))

@@ -180,6 +180,5 @@ class Ownership(StudyStoreCase):
             eventually(lambda: self.age_s(record) == 0, "the heartbeat is written")
 
 
-
 if __name__ == "__main__":
     unittest.main()

@@ -26,6 +26,11 @@ if [ "$rank" = 0 ]; then
     address=$AIFBENCH_HEAD_ADDRESS
 else
     use_addresses
+    if [ "${AIFBENCH_EXPORTERS:-}" = 1 ]; then
+        use_job_dir
+        start_exporters
+        tell_exporters # the first node's are announced
+    fi
 fi
 
 # words_for_rank WORD...: sets `words`.
@@ -46,6 +51,11 @@ words_for_rank() {
     done
 }
 
+# On the first node, and where all are this one machine, the job's script has started one.
+if [ "$rank" != 0 ] && [ -n "${SLURM_PROCID:-}" ] && [ "${AIFBENCH_SCHEDULER:-}" != local ]; then
+    job_dir=$AIFBENCH_JOB_DIR
+    sample_resources
+fi
 words_for_rank "$@"
 interface=$(ip -4 -o address show 2>/dev/null | awk -v ip="$address" 'index($4, ip "/") == 1 { print $2; exit }')
 pass_to_service VLLM_HOST_IP "$address"

@@ -28,6 +28,12 @@ use_runtime() {
     fi
 }
 
+# has_runtime SERVICE PROGRAM: whether use_runtime would find something to run.
+has_runtime() {
+    if [ -e "${AIFBENCH_IMAGES:-$AIFBENCH_HOME/utils/sif-images}/$1.sif" ] && find_container_tool; then return 0; fi
+    find_program "$2" >/dev/null
+}
+
 find_container_tool() {
     local loader=$AIFBENCH_HOME/load_modules.sh
     container_tool=$(command -v apptainer || command -v singularity) && return 0

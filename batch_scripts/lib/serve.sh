@@ -7,6 +7,8 @@ SERVE_LISTEN_ROUNDS=100 # tenths of a second; a service that takes longer to lis
 # serve SERVICE: runs `service_command PORT`, a function that ends in `exec`; exits as the service does.
 serve() {
     local service=$1 attempt=0 port
+    sample_resources
+    start_exporters
     while [ $((attempt += 1)) -le "$SERVE_ATTEMPTS" ]; do
         port=$(choose_port)
         start service_command "$port"

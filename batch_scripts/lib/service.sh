@@ -13,6 +13,7 @@
 #   AIFBENCH_INTERFACE    network interface whose address is announced (default: ib0 when it exists)
 #   AIFBENCH_PORT         port to listen on                          (default: a free one)
 #   AIFBENCH_SCHEDULER    `local` under the local scheduler
+#   AIFBENCH_EXPORTERS    1: node and GPU exporters run beside the service
 
 PATH=$PATH:/usr/sbin:/sbin # `ip` lives there on some systems
 AIFBENCH_HOME=${AIFBENCH_HOME:-$(cd "$lib/../.." && pwd)}
@@ -40,7 +41,11 @@ die() {
 . "$lib/network.sh"
 # shellcheck source=batch_scripts/lib/runtime.sh
 . "$lib/runtime.sh"
+# shellcheck source=batch_scripts/lib/exporters.sh
+. "$lib/exporters.sh"
 # shellcheck source=batch_scripts/lib/announce.sh
 . "$lib/announce.sh"
+# shellcheck source=batch_scripts/lib/resources.sh
+. "$lib/resources.sh"
 # shellcheck source=batch_scripts/lib/serve.sh
 . "$lib/serve.sh"

@@ -13,11 +13,16 @@ from aifbench.errors import ConfigError, UsageError
 from aifbench.units import parse_duration_s
 
 SCHEDULERS = ("auto", "slurm", "local")
+EVENT_LEVELS = ("debug", "info", "warn", "error", "off")
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the program needs to know of the machine it runs on. Empty strings mean "not set"."""
+    """What the program needs to know of the machine it runs on. Empty strings mean "not set".
+
+    `login` is `[user@]host[:port]` as one's own machine reaches this site by ssh. Of the program's own log,
+    `events_level` is the least grave that is written, and `events_keep_s` how long it is kept.
+    """
 
     project_dir: Path
     results_dir: Path
@@ -29,6 +34,9 @@ class Config:
     qos: str = ""
     reservation: str = ""
     time_limit_s: float = 3600.0
+    login: str = ""
+    events_level: str = "info"
+    events_keep_s: float = 30 * 86400.0
     python: str = sys.executable
 
     @property
@@ -39,6 +47,11 @@ class Config:
     def services_dir(self) -> Path:
         """One directory per deployed service job: state, log, secret, submitted script."""
         return self.results_dir / "services"
+
+    @property
+    def events_dir(self) -> Path:
+        """The program's own log."""
+        return self.results_dir / "events"
 
     @property
     def studies_dir(self) -> Path:
@@ -64,10 +77,11 @@ def load_config(environ: Mapping[str, str]) -> Config:
     scheduler = environ.get("AIFBENCH_SCHEDULER") or "auto"
     if scheduler not in SCHEDULERS:
         raise ConfigError(f"AIFBENCH_SCHEDULER is {scheduler!r}", hint=f"valid: {', '.join(SCHEDULERS)}")
-    try:
-        time_limit_s = parse_duration_s(environ.get("AIFBENCH_TIME") or "1h", "AIFBENCH_TIME")
-    except UsageError as error:
-        raise ConfigError(error.message, hint=error.hint) from None
+    events_level = environ.get("AIFBENCH_EVENTS_LEVEL") or "info"
+    if events_level not in EVENT_LEVELS:
+        raise ConfigError(
+            f"AIFBENCH_EVENTS_LEVEL is {events_level!r}", hint=f"valid: {', '.join(EVENT_LEVELS)}"
+        )
     return Config(
         project_dir=project_dir,
         results_dir=results_dir,
@@ -78,5 +92,15 @@ def load_config(environ: Mapping[str, str]) -> Config:
         partition=environ.get("AIFBENCH_PARTITION", ""),
         qos=environ.get("AIFBENCH_QOS", ""),
         reservation=environ.get("AIFBENCH_RESERVATION", ""),
-        time_limit_s=time_limit_s,
+        time_limit_s=_duration_s(environ, "AIFBENCH_TIME", "1h"),
+        login=environ.get("AIFBENCH_LOGIN", ""),
+        events_level=events_level,
+        events_keep_s=_duration_s(environ, "AIFBENCH_EVENTS_KEEP", "30d"),
     )
+
+
+def _duration_s(environ: Mapping[str, str], variable: str, default: str) -> float:
+    try:
+        return parse_duration_s(environ.get(variable) or default, variable)
+    except UsageError as error:
+        raise ConfigError(error.message, hint=error.hint) from None

@@ -1,5 +1,8 @@
 """Two kinds of service to write recipes for, with every sort of option; nothing can be started."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from aifbench.errors import UsageError
 from aifbench.options import Option, count_option, duration_option, rate_option
 from aifbench.studies.recipe import Recipe
@@ -44,6 +47,17 @@ class FakeCatalog:
 
     def bench_options(self, kind: str) -> tuple[Option, ...]:
         return _LOAD if kind == "store" else (*_LOAD, Option("slo", "limits", parse=_slo))
+
+    def check_together(
+        self,
+        members: Mapping[str, tuple[str, str, Mapping[str, Any]]],
+        together: str,
+        given: Mapping[str, Any],
+    ) -> None:
+        """Ingesting cannot be repeated beside other loads."""
+        del given
+        if together == "interference" and any(bench == "ingest" for _, bench, _ in members.values()):
+            raise UsageError("ingest cannot be repeated", hint="search can")
 
     def together_options(self, together: str) -> tuple[Option, ...]:
         own = (rate_option("rate", "questions per second", 1.0), duration_option("duration", "time", 30.0))

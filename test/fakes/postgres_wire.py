@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO, cast
 
-TEXT, INT8, NUMERIC = 25, 20, 1700
+TEXT, INT8 = 25, 20
 Rows = tuple[Sequence[str], int, Sequence[Sequence[str | None]]]
 Answers = Mapping[str, Rows | tuple[str, str]]
 

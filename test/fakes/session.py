@@ -6,17 +6,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from test.fakes.clock import FakeClock
+
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.cluster.jobs import JobInfo, JobState
+from aifbench.config import Config
 from aifbench.doctor import Finding
 from aifbench.errors import NotReady, ServiceDied, UnknownRun, UnknownService
+from aifbench.eventlog import EventLog
 from aifbench.load.progress import LoadStatus, Progress
+from aifbench.monitor.live import NodeView, RunView
 from aifbench.options import Option, nearest, resolve_options
 from aifbench.results.query import RunSummary, matcher, sort_key
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
 from aifbench.servers.attached import ATTACH_OPTIONS
 from aifbench.servers.calibrate import Calibration, Compared
 from aifbench.servers.instance import ATTACHED
+from aifbench.servers.log import ALL, Wanted
 from aifbench.servers.status import ServiceStatus, Stage
 from aifbench.units import parse_count, parse_duration_s, parse_rate_per_s
 
@@ -65,6 +71,10 @@ class FakeSession:
         self.records: list[RunRecord] = []
         self.calls: list[tuple[Any, ...]] = []
         self._cached: list[ServiceStatus] = []
+        self.scheduler_kind_now = "local"
+        self.config = Config(Path("/project"), Path("/results"), Path("/scratch"), Path("/images"))
+        self.events = EventLog(Path("/nonexistent"), FakeClock(), level="off", keep_s=86_400.0)
+        self.run_views: list[RunView | None] = []
         self.during_status: Callable[[], None] = lambda: None
         self.stages: Sequence[Stage] = (Stage.QUEUED, Stage.STARTING, Stage.READY)
         self.verdict = Verdict.VALID
@@ -77,7 +87,7 @@ class FakeSession:
 
     @property
     def scheduler_kind(self) -> str:
-        return "local"
+        return self.scheduler_kind_now
 
     def kinds(self) -> list[str]:
         return ["chroma", "postgres"]
@@ -134,6 +144,24 @@ class FakeSession:
         self._cached = list(self.services.values())
         return self._cached
 
+    def status_of(self, name: str) -> ServiceStatus:
+        self._known(name)
+        self._enter("status_of", name)
+        return self.services[name]
+
+    def run_watch(self, name: str) -> "FakeSession":
+        self._known(name)
+        return self
+
+    def look(self) -> RunView | None:
+        """Of the watch: the next of `run_views`, the last for ever."""
+        views = self.run_views
+        return (views.pop(0) if len(views) > 1 else views[0]) if views else None
+
+    def nodes_now(self, name: str, run_id: str = "") -> dict[str, list[NodeView]]:
+        self._enter("nodes_now", name, run_id)
+        return {"service": [NodeView("mel1", {"cpu_percent": 37.0}, 0.4)], "clients": []}
+
     def cached_status(self) -> list[ServiceStatus]:
         return self._cached
 
@@ -153,15 +181,15 @@ class FakeSession:
             raise NotReady(f"{name} is not ready after {wait_s:g} s", hint=f"`check {name} --wait 5m`")
         return replace(status, ready_after_s=12.3)
 
-    def logs(self, name: str, *, lines: int = 50) -> list[str]:
+    def logs(self, name: str, *, lines: int = 50, wanted: Wanted = ALL) -> list[str]:
         self._known(name)
-        self._enter("logs", name, lines)
+        self._enter("logs", name, lines, *([] if wanted.is_all else [wanted]))
         return [f"line {number}" for number in range(1, 101)][-lines:]
 
-    def follow(self, name: str) -> Iterator[str]:
+    def follow(self, name: str, *, wanted: Wanted = ALL) -> Iterator[str]:
         self._known(name)
         yield from ("first", "second")
-        self._enter("follow", name)
+        self._enter("follow", name, *([] if wanted.is_all else [wanted]))
         yield "third"
 
     def stop(self, names: Sequence[str]) -> list[ServiceStatus]:

@@ -62,6 +62,7 @@ class FakeSlurm:
         self.refusal: tuple[int, str] | None = None
         self.site_message = ""
         self.cluster_suffix = ""
+        self.step_rows: dict[str, str] = {}  # what sstat says of a step after its name
         self._next_id = 1
 
     # What happens on the cluster
@@ -110,6 +111,8 @@ class FakeSlurm:
             return self._sbatch(arguments, timeout_s, environment)
         if command == "sacct":
             return self._sacct(_Options(arguments))
+        if command == "sstat":
+            return self._sstat(_Options(arguments))
         if self.controller != "up":
             return self._unanswered(f"{_ERROR_PREFIX[command]}{self._excuse()}", timeout_s)
         answers: dict[str, Callable[[_Options], CommandResult]] = {
@@ -220,6 +223,17 @@ class FakeSlurm:
         }
         return CommandResult(0, _SCONTROL_LINE.format(**values) + "\n")
 
+    def _sstat(self, options: "_Options") -> CommandResult:
+        """The batch steps in `step_rows`, of jobs that run."""
+        lines, errors = [], []
+        for word in options["--jobs"].split(","):
+            job = self.jobs.get(int(word.split(".")[0]))
+            if job is None or job.state != "RUNNING":
+                errors.append(f"sstat: error: couldn't get steps for job {word}\n")
+            elif word.endswith(".batch") and word in self.step_rows:
+                lines.append(f"{word}|{self.step_rows[word]}\n")
+        return CommandResult(1 if errors else 0, "".join(lines), "".join(errors))
+
     def _sacct(self, options: "_Options") -> CommandResult:
         if self.accounting != "up":
             return _ACCOUNTING_FAILURES[self.accounting]
@@ -229,7 +243,7 @@ class FakeSlurm:
             if self._is_chosen(job, ids, options):
                 rows += self._accounting_rows(job, duplicates="--duplicates" in options.flags)
         columns = options["--format"].split(",")
-        lines = [options["--delimiter"].join(row[column] for column in columns) for row in rows]
+        lines = [options["--delimiter"].join(row.get(column, "") for column in columns) for row in rows]
         return CommandResult(0, "".join(f"{line}\n" for line in lines))
 
     def _accounting_rows(self, job: FakeJob, *, duplicates: bool) -> list[dict[str, str]]:

@@ -1,5 +1,5 @@
 /* Stands for IOR where that is not installed: an MPI program that takes IOR's options, writes and reads a file
- * for each rank (or its part of one), and prints what IOR 4 prints of it. Ranks read what the next one wrote.
+ * for each rank (or its part of one), and prints what IOR 4 prints of it. Ranks read what those of the next node wrote.
  *
  *     mpicc -O2 -o ior mpi_ior.c
  */
@@ -37,7 +37,7 @@ static double transfer(int fd, int writes, char *block, size_t block_bytes, off_
 int main(int argc, char **argv)
 {
     size_t block_bytes = 1 << 20, size_bytes = 1 << 20;
-    int repeats = 1, writes = 0, reads = 0, own_files = 0, keeps = 0, ranks_here;
+    int repeats = 1, writes = 0, reads = 0, own_files = 0, keeps = 0, direct = 0, ranks_here;
     const char *path = "testFile";
     MPI_Comm here;
     MPI_Init(&argc, &argv);
@@ -55,6 +55,7 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "-r")) reads = 1;
         else if (!strcmp(argv[i], "-F")) own_files = 1;
         else if (!strcmp(argv[i], "-k")) keeps = 1;
+        else if (!strcmp(argv[i], "--posix.odirect")) direct = O_DIRECT;
     }
     char *block = aligned_alloc(4096, block_bytes);
     memset(block, rank + 1, block_bytes);
@@ -70,7 +71,7 @@ int main(int argc, char **argv)
     }
     for (int iteration = 0; iteration < repeats; iteration++)
         for (int step = 0; step < 2; step++) {
-            int is_write = !step, part = is_write ? rank : (rank + 1) % tasks;
+            int is_write = !step, part = is_write ? rank : (rank + ranks_here) % tasks;
             char name[4096];
             if (is_write ? !writes : !reads)
                 continue;
@@ -78,7 +79,7 @@ int main(int argc, char **argv)
             else snprintf(name, sizeof name, "%s", path);
             MPI_Barrier(MPI_COMM_WORLD);
             double begun = MPI_Wtime();
-            int fd = open(name, is_write ? O_RDWR | O_CREAT : O_RDONLY, 0600);
+            int fd = open(name, direct | (is_write ? O_RDWR | O_CREAT : O_RDONLY), 0600);
             if (fd < 0)
                 die("open() failed");
             double opened = MPI_Wtime();

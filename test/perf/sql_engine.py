@@ -1,13 +1,16 @@
 """The same prepared point select of a real PostgreSQL by pgbench and by our SQL engine.
 
-Closed loop: 4 clients each, ours in 4 worker processes, runs of both sides in turn. Open loop: how late our
-operations are sent at 70 % of the capacity just found, beside pgbench's own schedule lag at that rate.
-Needs the programs of a PostgreSQL server on the path.
+Closed loop: 4 clients each, ours in 4 worker processes, runs of both sides in turn; wall time, and the CPU
+time of the clients. Open loop: how late our operations are sent at 70 % of the capacity just found, beside
+pgbench's own lag at that rate (from its log), and beside a bare loop that sleeps until each is due, at one
+worker's rate and with no server at work: what the machine gives anyone. Needs the programs of a PostgreSQL
+server on the path.
 """
 
 import os
 import pwd
 import re
+import resource
 import secrets
 import shutil
 import socket
@@ -17,10 +20,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from test.perf.claims import Line, options, ratios, show
+from test.perf.null_workload import bare_lag_ms
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.arrivals import AnyArrivals, Closed, Poisson, to_json
@@ -28,6 +33,7 @@ from aifbench.load.fleet import Fleet, LocalLauncher
 from aifbench.load.plan import PhasePlan, StreamPlan
 from aifbench.load.progress import Silent
 from aifbench.load.samples import Samples
+from aifbench.workloads.pgbench_log import read_logs
 
 CLIENTS = 4
 DATABASE = "bench"
@@ -99,19 +105,39 @@ def postgres(directory: Path) -> Iterator[Server]:
         run("pg_ctl", "-D", data, "-m", "fast", "stop")
 
 
-def pgbench_tps(server: Server, sizes: Sizes) -> float:
-    """Of the second of two runs, so that it too is warm."""
-    select = ["-S", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", str(CLIENTS)]
-    server.pgbench(*select, "-T", str(max(1, round(sizes.warmup_s))))
-    text = server.pgbench(*select, "-T", str(round(sizes.seconds)))
-    return _number(r"tps = ([\d.]+)", text)
+_SELECT = ("-S", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", str(CLIENTS))
+
+
+@dataclass(slots=True)
+class Closing:
+    """One side of the closed loop."""
+
+    tps: Line
+    cpu_us: Line
+
+
+def pgbench(server: Server, sizes: Sizes, side: Closing) -> None:
+    """The second of two runs, so that it too is warm."""
+    server.pgbench(*_SELECT, "-T", str(max(1, round(sizes.warmup_s))))
+    cpu_s = _children_cpu_s()  # our workers are children, too, but only those that have ended count
+    text = server.pgbench(*_SELECT, "-T", str(round(sizes.seconds)))
+    cpu_s = _children_cpu_s() - cpu_s
+    side.tps.values.append(_number(r"tps = ([\d.]+)", text))
+    side.cpu_us.values.append(1e6 * cpu_s / _number(r"actually processed: (\d+)", text))
 
 
 def pgbench_lag_ms(server: Server, sizes: Sizes, rate_per_s: float) -> float:
-    """The mean: pgbench prints no percentiles."""
-    select = ["-S", "-n", "-M", "prepared", "-c", str(CLIENTS), "-j", str(CLIENTS)]
-    text = server.pgbench(*select, "-T", str(round(sizes.seconds)), "-R", str(round(rate_per_s)))
-    return _number(r"lag: avg ([\d.]+)", text)
+    """The p99; pgbench prints only the mean, so that its log has to tell."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = ("-l", f"--log-prefix={folder}/log", "-R", str(round(rate_per_s)))
+        server.pgbench(*_SELECT, "-T", str(round(sizes.seconds)), *where)
+        log = read_logs(Path(folder), "log", has_lag=True, has_retries=False)
+    return float(np.quantile(log.lag_ns, 0.99)) / 1e6
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _number(pattern: str, text: str) -> float:
@@ -120,8 +146,14 @@ def _number(pattern: str, text: str) -> float:
     return float(found[1])
 
 
-def ours(fleet: Fleet, server: Server, sizes: Sizes, arrivals: AnyArrivals) -> Samples:
-    """The operations sent in the measured time."""
+def closed(fleet: Fleet, server: Server, sizes: Sizes, side: Closing) -> None:
+    samples, cpu_us = ours(fleet, server, sizes, Closed(CLIENTS))
+    side.tps.values.append(len(samples) / sizes.seconds)
+    side.cpu_us.values.append(cpu_us)
+
+
+def ours(fleet: Fleet, server: Server, sizes: Sizes, arrivals: AnyArrivals) -> tuple[Samples, float]:
+    """The operations sent in the measured time, and the workers' CPU time for one, in microseconds."""
     stream = StreamPlan(
         "point",
         "aifbench.workloads.sql_points:PointRead",
@@ -135,7 +167,8 @@ def ours(fleet: Fleet, server: Server, sizes: Sizes, arrivals: AnyArrivals) -> S
     samples = outcome.samples(stream)
     reports = outcome.reports(stream)
     assert samples.ok.all(), (outcome.problem, [(report.failure, report.errors) for report in reports])
-    return samples.select(samples.intended_ns >= sizes.warmup_s * 1e9)
+    cpu_us = 1e6 * sum(report.cpu_s for report in reports) / len(samples)
+    return samples.select(samples.intended_ns >= sizes.warmup_s * 1e9), cpu_us
 
 
 def main(argv: Sequence[str]) -> int:
@@ -144,11 +177,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=int, default=4, help="of each run (%(default)s)")
     arguments = parser.parse_args(argv)
     sizes = Sizes(1, 1.0, 0.5) if arguments.quick else Sizes(10, float(arguments.seconds), 1.0)
-    theirs = Line("pgbench -S -M prepared, 4 clients", "tps")
-    mine = Line("our engine, 4 worker processes", "tps")
+    theirs = Closing(Line("pgbench -S -M prepared, 4 clients", "tps"), Line("  its CPU for one", "us"))
+    mine = Closing(Line("our engine, 4 worker processes", "tps"), Line("  its CPU for one", "us"))
     lag = Line("open loop: lag p99 at 70 % of capacity", "ms", at_most=2.0)
-    lag_mean = Line("  mean lag", "ms")
-    their_lag = Line("  pgbench's mean lag at the same rate", "ms")
+    lag_p50 = Line("  lag p50", "ms")
+    their_lag = Line("  pgbench's lag p99 at the same rate", "ms")
+    bare_lag = Line("  bare loop: sleep until due, p99", "ms")
     response = Line("  response time p99 from schedule", "ms")
     with (
         tempfile.TemporaryDirectory() as name,
@@ -157,19 +191,22 @@ def main(argv: Sequence[str]) -> int:
         Fleet(Path(work), LocalLauncher(), workers=CLIENTS) as fleet,
     ):
         server.pgbench("-i", "-q", "-s", str(sizes.scale))
-        for _ in range(arguments.repeats):
-            theirs.values.append(pgbench_tps(server, sizes))
-            closed = ours(fleet, server, sizes, Closed(CLIENTS))
-            mine.values.append(len(closed) / sizes.seconds)
-            rate_per_s = LOAD_SHARE * mine.values[-1]
-            opened = ours(fleet, server, sizes, Poisson(rate_per_s))
+        for number in range(arguments.repeats):
+            pair = [partial(pgbench, server, sizes, theirs), partial(closed, fleet, server, sizes, mine)]
+            for measure in pair if number % 2 == 0 else reversed(pair):
+                measure()
+            rate_per_s = LOAD_SHARE * mine.tps.values[-1]
+            bare_lag.values.append(bare_lag_ms(Poisson(rate_per_s / CLIENTS)))
+            opened, _ = ours(fleet, server, sizes, Poisson(rate_per_s))
             lag.values.append(float(np.quantile(opened.lag_ns, 0.99)) / 1e6)
-            lag_mean.values.append(float(np.mean(opened.lag_ns)) / 1e6)
+            lag_p50.values.append(float(np.quantile(opened.lag_ns, 0.5)) / 1e6)
             spans_ns = opened.finished_ns - opened.intended_ns
             response.values.append(float(np.quantile(spans_ns, 0.99)) / 1e6)
             their_lag.values.append(pgbench_lag_ms(server, sizes, rate_per_s))
-    ratio = Line("  ratio ours / pgbench", "", ratios(mine, theirs), at_least=0.9)
-    lines = [theirs, mine, ratio, lag, lag_mean, their_lag, response]
+    ratio = Line("  ratio ours / pgbench", "", ratios(mine.tps, theirs.tps), at_least=0.9)
+    cpu_ratio = Line("  ratio of the CPU for one", "", ratios(mine.cpu_us, theirs.cpu_us))
+    sides = [theirs.tps, theirs.cpu_us, mine.tps, mine.cpu_us, ratio, cpu_ratio]
+    lines = [*sides, lag, lag_p50, their_lag, bare_lag, response]
     return show("PostgreSQL point select", lines)
 
 

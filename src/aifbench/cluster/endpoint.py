@@ -20,8 +20,9 @@ class Endpoint:
     """An address, further named ports, and the 0600 file that holds the secret, if any.
 
     `prefix` is the path that all of the service's own paths follow, empty or with a leading slash;
-    `ca_file` holds the certificates to trust instead of the system's. The scheme `file` is of a directory that
-    the service works in, which `prefix` names. Safe to print, log and store: it never carries the secret.
+    `ca_file` holds the certificates to trust instead of the system's. The scheme `file` is of a directory
+    that the service works in, which `prefix` names. Safe to print, log and store: it never carries the
+    secret.
     """
 
     host: str

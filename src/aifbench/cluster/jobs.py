@@ -103,6 +103,20 @@ class JobInfo:
     advice: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class JobUsage:
+    """What accounting says of a job so far; None where it does not tell. `max_rss_bytes` is of one task.
+
+    `energy_j` is of its nodes: of the job alone only where it had them to itself.
+    """
+
+    job_id: str
+    source: str
+    max_rss_bytes: int | None = None
+    cpu_s: float | None = None
+    energy_j: float | None = None
+
+
 class Scheduler(Protocol):
     """The verbs every scheduler has. Implementations block for one short command at most."""
 
@@ -128,6 +142,9 @@ class Scheduler(Protocol):
 
     def find(self, name: str) -> list[JobInfo]:
         """The caller's jobs of that name, ended ones included while the scheduler remembers."""
+
+    def usage(self, job_ids: Sequence[str]) -> list[JobUsage]:
+        """What accounting knows of these jobs' use within about two seconds; nothing where there is none."""
 
     def command_line(self, spec: JobSpec) -> list[str]:
         """What `submit` would run in `spec.environment`, for `--dry-run` and the record; holds no secret."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from aifbench.clock import Clock, SystemClock
 from aifbench.cluster import local_job, processes
-from aifbench.cluster.jobs import JobInfo, JobSpec, JobState
+from aifbench.cluster.jobs import JobInfo, JobSpec, JobState, JobUsage
 from aifbench.errors import SchedulerError, SchedulerUnavailable, SubmitError
 
 _OTHER_JOBS_VARIABLES = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_")
@@ -79,6 +79,9 @@ class LocalProcess:
     def find(self, name: str) -> list[JobInfo]:
         infos = self.poll(str(number) for number in self._ids()).values()
         return [info for info in infos if info.name == name]
+
+    def usage(self, job_ids: Sequence[str]) -> list[JobUsage]:  # noqa: ARG002 (nobody keeps accounts here)
+        return []
 
     def command_line(self, spec: JobSpec) -> list[str]:
         return ["bash", str(spec.script)]

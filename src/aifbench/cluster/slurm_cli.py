@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from aifbench.clock import Clock, SystemClock
-from aifbench.cluster import slurm_states, slurm_text
+from aifbench.cluster import slurm_states, slurm_text, slurm_usage
 from aifbench.cluster.command import NOT_FOUND_STATUS, CommandResult, CommandRunner, run_command
-from aifbench.cluster.jobs import JobInfo, JobSpec, JobState
+from aifbench.cluster.jobs import JobInfo, JobSpec, JobState, JobUsage
 from aifbench.errors import ConfigError, SchedulerError, SchedulerUnavailable, SubmitError
 
 # Longer than Slurm's own MessageTimeout (10 s unless the site says more), so that Slurm's words arrive.
@@ -181,6 +181,23 @@ class SlurmCli:
             raise SchedulerUnavailable(f"jobs {' '.join(valid)} could not be cancelled ({_words(result)})")
         if not result.ok and not _NO_SUCH_JOB.search(result.stderr):
             raise SchedulerError(f"Slurm refused to cancel jobs {' '.join(valid)}: {_words(result)}")
+
+    def usage(self, job_ids: Sequence[str]) -> list[JobUsage]:
+        """Of jobs that run by sstat, of others by sacct; what neither tells in time is left out."""
+        valid = [job_id for job_id in job_ids if _JOB_ID.fullmatch(job_id)]
+        found: dict[str, JobUsage] = {}
+        for argv, parse in (
+            (slurm_usage.running_argv, slurm_usage.parse_running),
+            (slurm_usage.ended_argv, slurm_usage.parse_ended),
+        ):
+            if missing := [job_id for job_id in valid if job_id not in found]:
+                environment = without_slurm_variables(self._environment)
+                result = self._run_command(
+                    argv(missing), timeout_s=slurm_usage.USAGE_TIMEOUT_S, environment=environment
+                )
+                # With an unknown job among them, sstat fails after telling of the others.
+                found |= parse(result.stdout)
+        return [found[job_id] for job_id in valid if job_id in found]
 
     def _find_if_answered(self, name: str) -> list[JobInfo] | None:
         try:

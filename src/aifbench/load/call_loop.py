@@ -5,13 +5,12 @@ lock: what a client has under way is in a slot of its own, and whoever empties t
 """
 
 import itertools
-import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 from aifbench.load.assignment import FOREVER_NS, Assignment
-from aifbench.load.recorder import UNCHECKED, Recorder, unfinished_row
+from aifbench.load.recorder import Recorder, pack_outcome, pack_times, unfinished_row
 from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind, TokenTimes, Workload
 
 # Blocking clients an open loop may use at once before operations have to wait for one (visible as lag).
@@ -23,10 +22,6 @@ REFUSED_PAUSE_S = 0.05
 _SLEEP_SLICE_NS = 100_000_000
 _JOIN_S = 0.05
 _LAST_WORDS_S = 1.0
-
-# A row in two parts (see recorder.ROW): when, and what became of it, which is often the same as before.
-_pack_times = struct.Struct("=5q").pack
-_pack_outcome = struct.Struct("=2HI2q2f2q").pack
 
 Slot = list[tuple[int, int, int]]
 
@@ -125,12 +120,12 @@ class CallLoop:
             except IndexError:  # recorded as unfinished meanwhile
                 break
             if outcome is not known:
-                known, rest = outcome, _pack_rest(outcome)
+                known, rest = outcome, pack_outcome(outcome)
                 first_ns = outcome.first_byte_ns or NOT_SEEN
                 is_plain = (
                     outcome.kind is OutcomeKind.OK and outcome.tokens is None and outcome.stages is None
                 )
-            add(_pack_times(index, free_ns, sent_ns, first_ns, finished_ns) + rest)
+            add(pack_times(index, free_ns, sent_ns, first_ns, finished_ns) + rest)
             free_ns = finished_ns
             if not is_plain:
                 self._note(index, outcome)
@@ -161,8 +156,8 @@ class CallLoop:
             except IndexError:  # recorded as unfinished meanwhile
                 break
             first_ns = outcome.first_byte_ns or NOT_SEEN
-            times = _pack_times(index, intended_ns, sent_ns, first_ns, finished_ns)
-            self._recorder.add(times + _pack_rest(outcome))
+            times = pack_times(index, intended_ns, sent_ns, first_ns, finished_ns)
+            self._recorder.add(times + pack_outcome(outcome))
             self._note(index, outcome)
 
     def _take_due(self, slot: Slot) -> tuple[int, int] | None:
@@ -215,13 +210,6 @@ class CallLoop:
         for index, intended_ns, sent_ns in rest:
             if intended_ns <= now_ns:
                 self._recorder.add(unfinished_row(index, intended_ns, sent_ns))
-
-
-def _pack_rest(outcome: Outcome) -> bytes:
-    qualities = (*outcome.qualities, UNCHECKED, UNCHECKED)[:2]
-    return _pack_outcome(
-        outcome.kind, 0, outcome.items, outcome.bytes_out, outcome.bytes_in, *qualities, 0, 0
-    )
 
 
 def outcome_of(error: Exception) -> Outcome:

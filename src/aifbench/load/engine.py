@@ -178,6 +178,8 @@ class Engine:
         if getattr(self._workload, "is_program", False):
             return ProgramLoop(self._workload, recorder, self._part, self._program_part())
         if getattr(self._workload, "is_polled", False):
+            if self._part.due_ns is None and self._part.clients == 1:
+                return CallLoop(self._workload.alone(), recorder, self._part)
             return PollLoop(self._workload, recorder, self._part)
         if not self._speaks_http:
             return CallLoop(self._workload, recorder, self._part)

@@ -21,10 +21,11 @@ from aifbench.clock import Clock, SystemClock
 from aifbench.cluster.jobs import JobInfo, JobSpec, JobState, Scheduler
 from aifbench.errors import BenchError, FleetError, SchedulerUnavailable
 from aifbench.load import rendezvous as rv
+from aifbench.load.arrivals import from_json
 from aifbench.load.engine import load_workload
 from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
-from aifbench.load.progress import LoadStatus, Progress
+from aifbench.load.progress import LoadStatus, Progress, StreamStatus
 from aifbench.load.recorder import (
     ErrorTally,
     answers_path,
@@ -168,6 +169,8 @@ class JobLauncher:
             if info.state.is_final:
                 advice = f"; {info.advice}" if info.advice else ""
                 self._failure = f"client job {self.job_id} ended ({info.state.value}){advice}"
+            elif info.restarts:
+                self._failure = f"client job {self.job_id} was requeued: its workers are gone"
             elif info.advice:
                 self._failure = f"client job {self.job_id} will not start ({info.reason}): {info.advice}"
         return self._failure
@@ -335,6 +338,7 @@ class Fleet:
                 break
             display.refresh(now_s - began_s)
             self._clock.sleep(_POLL_S)
+        display.refresh(self._clock.monotonic_s() - began_s, is_last=True)
         return problem
 
 
@@ -389,35 +393,52 @@ class _Display:
         self._directory = directory
         self._progress = progress
         self._next_s = 0.0
-        self._names = [rv.rows_name(s.name, k) for s in plan.streams for k in range(s.workers)]
-        self._seen = dict.fromkeys(self._names, 0)
+        self._names = {s.name: [rv.rows_name(s.name, k) for k in range(s.workers)] for s in plan.streams}
+        self._seen = {name: 0 for names in self._names.values() for name in names}
         self._last_s = 0.0
         self._errors = 0
+        limits = [s.limit for s in plan.streams]
+        timed = plan.measure_s is not None
+        self._planned_s = plan.warmup_s + (plan.measure_s or 0.0) if timed else None
+        self._planned_operations = None if timed else sum(limit or 0 for limit in limits)
+        self._offered_per_s = {
+            s.name: from_json(s.arrivals).mean_rate_per_s(self._planned_s) if self._planned_s else None
+            for s in plan.streams
+        }
 
-    def refresh(self, elapsed_s: float) -> None:
-        if elapsed_s < self._next_s:
+    def refresh(self, elapsed_s: float, *, is_last: bool = False) -> None:
+        if elapsed_s < self._next_s and not is_last:
             return
         self._next_s = elapsed_s + _PROGRESS_S
-        new = {name: read_new_rows(self._directory, name, self._seen[name]) for name in self._names}
-        counts = {name: count_rows(self._directory, name) for name in self._names}
-        done = sum(counts.values()) - sum(self._seen.values())
-        spans_ms = np.concatenate([response_ms(rows) for rows in new.values()])
-        self._errors += sum(count_errors(rows) for rows in new.values())
-        self._seen, passed_s, self._last_s = counts, elapsed_s - self._last_s, elapsed_s
-        limits = [s.limit for s in self._plan.streams]
-        timed = self._plan.measure_s is not None
+        streams = [self._look(stream) for stream in self._names]
+        rows = np.concatenate([stream.rows for stream in streams])
+        spans_ms = response_ms(rows)
+        self._errors += count_errors(rows)
+        passed_s, self._last_s = elapsed_s - self._last_s, elapsed_s
         self._progress.update(
             LoadStatus(
                 phase=self._plan.name,
                 elapsed_s=max(0.0, elapsed_s),
-                planned_s=self._plan.warmup_s + (self._plan.measure_s or 0.0) if timed else None,
-                operations=sum(counts.values()),
-                planned_operations=None if timed else sum(limit or 0 for limit in limits),
-                rate_per_s=done / max(passed_s, 1e-9),
+                planned_s=self._planned_s,
+                operations=sum(self._seen.values()),
+                planned_operations=self._planned_operations,
+                rate_per_s=sum(stream.operations for stream in streams) / max(passed_s, 1e-9),
                 errors=self._errors,
                 p99_ms=float(np.quantile(spans_ms, 0.99)) if len(spans_ms) else None,
+                warmup_s=self._plan.warmup_s,
+                passed_s=passed_s,
+                streams=streams,
             )
         )
+
+    def _look(self, stream: str) -> StreamStatus:
+        new, operations = [], 0
+        for name in self._names[stream]:
+            count = count_rows(self._directory, name)
+            new.append(read_new_rows(self._directory, name, self._seen[name])[: count - self._seen[name]])
+            operations += count - self._seen[name]
+            self._seen[name] = count
+        return StreamStatus(stream, operations, np.concatenate(new), self._offered_per_s[stream])
 
 
 def _has_answers(directory: Path, name: str) -> bool:

@@ -32,8 +32,8 @@ _MAX_OUTPUT_BYTES = 1 << 20
 class ProgramPart:
     """What one run of the program is to do. `rate_per_s` is None for a closed loop of `clients`.
 
-    `directory` is its own. `duration_s` is None for fixed work of `operations` in all. `started_ns` is when it
-    was started, by the wall clock; 0 before that.
+    `directory` is its own. `duration_s` is None for fixed work of `operations` in all. `started_ns` is when
+    it was started, by the wall clock; 0 before that.
     """
 
     directory: Path

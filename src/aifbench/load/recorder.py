@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from aifbench.load.samples import Samples
 from aifbench.load.stages import Stages
 from aifbench.load.tokens import Tokens
-from aifbench.load.workload import NOT_SEEN, OutcomeKind
+from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind
 
 ROW = np.dtype(
     [
@@ -31,6 +31,9 @@ ROW = np.dtype(
     ]
 )  # fmt: skip
 pack_row = struct.Struct("=5q2HI2q2f2q").pack  # the fields of ROW
+# The same in two parts: when, and what became of it, which is often the same as before.
+pack_times = struct.Struct("=5q").pack
+_pack_rest = struct.Struct("=2HI2q2f2q").pack
 DROPPED = -1  # as answer_bytes: there was an answer, which nobody wanted to keep
 READ = np.dtype([("at_ns", np.int64), ("end", np.int64)])  # of one answer: so many bytes were there, then
 UNCHECKED = float("nan")  # both qualities of an operation that nobody has checked
@@ -54,6 +57,13 @@ def unfinished_row(index: int, intended_ns: int, sent_ns: int) -> bytes:
     kind = OutcomeKind.UNFINISHED
     seen = (intended_ns, sent_ns, NOT_SEEN, NOT_SEEN)
     return pack_row(index, *seen, kind, 0, 0, 0, 0, UNCHECKED, UNCHECKED, 0, 0)
+
+
+def pack_outcome(outcome: Outcome) -> bytes:
+    """The second part of a row, of an operation whose answer is not kept."""
+    qualities = (*outcome.qualities, UNCHECKED, UNCHECKED)[:2]
+    amounts = (outcome.items, outcome.bytes_out, outcome.bytes_in)
+    return _pack_rest(outcome.kind, 0, *amounts, *qualities, 0, 0)
 
 
 class ErrorTally:

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from cmd2 import Completions, Statement, with_argparser
 
-from aifbench.errors import UnknownService
+from aifbench.errors import UnknownService, UsageError
 from aifbench.options import nearest
 from aifbench.repl import completion, wording
 from aifbench.repl.exit_codes import INVALID_RUN
@@ -42,7 +42,7 @@ class Benchmarks(Topic):
             return
         name, kind, rest = self._aim(words)
         arguments = parse(self._cmd, self._parser(kind, name), rest)
-        bench = arguments.workload or self.session.bench_names(kind)[0]
+        bench = arguments.workload or self._benches(kind)[0]
         values = given(arguments, self.session.bench_options(kind))
         advice = f"what was measured is kept (`show last`); {name} goes on, `stop {name}` ends it"
         with on_interrupt(advice), self.progress() as progress:
@@ -52,7 +52,7 @@ class Benchmarks(Topic):
     def complete_bench(self, text: str, line: str, begidx: int, endidx: int) -> Completions:
         words = self._cmd.tokens_for_completion(line, begidx, endidx)[0][1:]
         kind = self._kind_of(words[0]) if len(words) > 1 else ""
-        if kind:
+        if kind and self.session.bench_names(kind):
             parser, words = self._parser(kind, words[0]), words[1:]
         else:
             parser = self._first_word_parser()
@@ -91,7 +91,7 @@ class Benchmarks(Topic):
                 + nearest(first, [*self.session.instances(), *workloads]),
                 hint="`status` lists services, `help bench` benchmarks",
             )
-        name = self.only_service()
+        name = self._only_benched()
         return name, self.session.kind_of(name), words
 
     def _kind_of(self, word: str) -> str:
@@ -101,8 +101,21 @@ class Benchmarks(Topic):
         except UnknownService:
             return word if word in self.session.kinds() else ""
 
-    def _parser(self, kind: str, name: str) -> Parser:
+    def _benches(self, kind: str) -> tuple[str, ...]:
+        """Raises UsageError for a kind that is there to be looked at."""
         benches = self.session.bench_names(kind)
+        if not benches:
+            about = f"{kind} is {self.session.describe(kind)}"
+            raise UsageError(f"{kind} has no benchmark", hint=f"{about}; bench another service meanwhile")
+        return benches
+
+    def _only_benched(self) -> str:
+        """The only running service, not counting those without a benchmark."""
+        names = [name for name in self.session.instances() if self.session.bench_names(self._kind_of(name))]
+        return names[0] if len(names) == 1 else self.only_service()
+
+    def _parser(self, kind: str, name: str) -> Parser:
+        benches = self._benches(kind)
         parser = Parser(
             f"Load {name} and measure it. Rates, times and counts take units: 50/s, 2k, 90s, 1.5h.",
             f"bench {name} --rate 50 --duration 30s",
@@ -120,7 +133,7 @@ class Benchmarks(Topic):
 
     def _first_word_parser(self) -> Parser:
         """For the word after `bench`: a service, or, when there is only one, its workloads and options."""
-        kinds = self.session.kinds()
+        kinds = [kind for kind in self.session.kinds() if self.session.bench_names(kind)]
         listed = "; ".join(f"{kind}: {', '.join(self.session.bench_names(kind))}" for kind in kinds)
         parser = Parser(
             "Load a service and measure it. The only running service need not be named. "
@@ -132,7 +145,7 @@ class Benchmarks(Topic):
             "name", nargs="?", metavar="SERVICE", help="service", choices_provider=completion.targets
         )
         parser.add_argument("workload", nargs="?", metavar="WORKLOAD", help=listed)
-        names = self.session.instances()
+        names = [name for name in self.session.instances() if self._kind_of(name) in kinds]
         if len(names) == 1:
             add_options(parser, self.session.bench_options(self.session.kind_of(names[0])))
         return parser

@@ -113,6 +113,8 @@ class Running(Topic):
         words += [f"{failed} failed"] if failed else []
         words += [f"{len(invalid)} INVALID"] if invalid else []
         self._cmd.poutput(f"study {record.study_id} is {record.state.value}: {', '.join(words)}")
+        if done:
+            self._cmd.poutput(f"  next: report {record.study_id}")
         if failed:
             retry = f"`run --resume {record.study_id} --retry-failed` runs them again"
             self._cmd.fail(f"{failed} trials failed; {retry}")

@@ -1,5 +1,7 @@
 """Commands that deploy services and look after them."""
 
+import re
+import time
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -11,12 +13,15 @@ from aifbench.repl import completion, wording
 from aifbench.repl.asking import ask
 from aifbench.repl.parsers import Parser, add_options, given, parse, wants_help
 from aifbench.repl.topic import Topic, on_interrupt
+from aifbench.servers.log import Wanted
 from aifbench.units import parse_count, parse_duration_s
 
 if TYPE_CHECKING:
     from aifbench.repl.shell import Shell
 
 DEFAULT_WAIT = "10m"
+# Of cluster.log_lines, which is not imported for the prompt.
+_LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
 def _check_parser() -> Parser:
@@ -42,7 +47,10 @@ def _status_parser() -> Parser:
 
 
 def _logs_parser() -> Parser:
-    parser = Parser("Show the last lines of a service's job log.", "logs chroma -n 100")
+    parser = Parser(
+        "Show the last lines of a service's logs. Of several nodes, each line is told where it is from.",
+        "logs vllm --level warn --since 10m",
+    )
     parser.add_argument(
         "name", nargs="?", metavar="NAME", help="service", choices_provider=completion.instances
     )
@@ -50,7 +58,29 @@ def _logs_parser() -> Parser:
     parser.add_argument(
         "-f", "--follow", action="store_true", help="go on with new lines until the service ends or Ctrl-C"
     )
+    parser.add_argument(
+        "--level",
+        metavar="LEVEL",
+        help=f"only lines at least so grave: {', '.join(_LOG_LEVELS)}",
+        choices=_LOG_LEVELS,
+    )
+    parser.add_argument("--since", metavar="TIME", help="only lines of the last so long, such as 10m")
+    parser.add_argument("--grep", metavar="RE", help="only lines with this regular expression in them")
     return parser
+
+
+def _wanted_lines(args: Namespace) -> Wanted:
+    """Raises UsageError for a time or an expression that is none."""
+    from aifbench.cluster.log_lines import Level
+
+    try:
+        pattern = re.compile(args.grep) if args.grep else None
+    except re.error as error:
+        raise UsageError(
+            f"--grep {args.grep!r} is no regular expression: {error}", hint="put \\ before ( [ { * + ? ."
+        ) from None
+    since_s = time.time() - parse_duration_s(args.since, "--since") if args.since else None
+    return Wanted(Level[args.level.upper()] if args.level else None, since_s, pattern)
 
 
 def _stop_parser() -> Parser:
@@ -217,12 +247,14 @@ class Services(Topic):
     def do_logs(self, args: Namespace) -> None:
         """Show or follow the log of a service."""
         lines = parse_count(args.lines, "--lines", maximum=1_000_000)
+        wanted = _wanted_lines(args)
         name = args.name or self.only_service()
         if not args.follow:
-            self._cmd.poutput("\n".join(self.session.logs(name, lines=lines)) or "nothing in the log yet")
+            nothing = "nothing in the log yet" if wanted.is_all else "no such line in the log"
+            self._cmd.poutput("\n".join(self.session.logs(name, lines=lines, wanted=wanted)) or nothing)
             return
         with on_interrupt(f"{name} goes on"):
-            for text in self.session.follow(name):
+            for text in self.session.follow(name, wanted=wanted):
                 self._cmd.poutput(text)
 
     @with_argparser(_stop_parser)

@@ -20,6 +20,8 @@ from aifbench.repl.benchmarks import Benchmarks
 from aifbench.repl.comparing import Comparing
 from aifbench.repl.curating import Curating
 from aifbench.repl.exit_codes import FAILURE, INTERRUPTED, SUCCESS, USAGE
+from aifbench.repl.importing import Importing
+from aifbench.repl.monitoring import Monitoring
 from aifbench.repl.parsers import Parser
 from aifbench.repl.poller import Poller
 from aifbench.repl.reports import Reports
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     from aifbench.servers.status import ServiceStatus
     from aifbench.session import Session
 
-TOPICS = (Services, Benchmarks, Results, Reports, Comparing, Curating, Studies, Running, System)
+TOPICS = (
+    Services, Benchmarks, Monitoring, Results, Reports, Comparing, Curating, Importing,
+    Studies, Running, System,
+)  # fmt: skip
 
 # They work, and are documented by cmd2, but are no part of what a newcomer has to read.
 _HIDDEN = ("alias", "edit", "exit", "macro", "run_pyscript", "shell", "shortcuts")
@@ -128,6 +133,7 @@ class Shell(cmd2.Cmd):
     def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
         self.outcome = SUCCESS
         self.last_result = None
+        self.session.events.write("info", "command", line=str(getattr(statement, "raw", statement)))
         try:
             stop = super().onecmd(statement, add_to_history=add_to_history)
         except BenchError as error:
@@ -148,6 +154,7 @@ class Shell(cmd2.Cmd):
 
     def fail(self, text: str, outcome: int = FAILURE, word: str = "error") -> None:
         """Report a failure in one line, and make it the outcome of the command."""
+        self.session.events.write("error", "error", text=text, outcome=outcome)
         self.perror(f"{word}: {text}")
         self.outcome = outcome
 

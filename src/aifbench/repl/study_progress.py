@@ -65,8 +65,8 @@ def trial_text(news: TrialNews) -> str:
 
 
 def outcome_text(news: TrialNews) -> str:
-    """`search: 98.9 ops/s, response p99 12.3 ms  VALID  20261120-131455-chroma-a3f9`, or why it failed."""
+    """`search: 98.9 ops/s, response p99 12.3 ms  VALID  a3f9`, or why it failed."""
     if news.run is None:
         run = f" (run {news.trial.run_id})" if news.trial.run_id else ""
         return f"FAILED{run}: {news.trial.error}"
-    return "  ".join(filter(None, (headline_text(news.run), news.run.verdict.value, news.run.run_id)))
+    return "  ".join(filter(None, (headline_text(news.run), news.run.verdict.value, news.run.run_id[-4:])))

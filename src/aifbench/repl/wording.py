@@ -54,9 +54,10 @@ def ready_text(status: ServiceStatus) -> str:
     if status.stage is not Stage.READY:
         return with_advice(status_line(status), status)
     where = f" at {status.endpoint.url}" if status.endpoint else ""
+    parts = f"\n  {status.parts}" if status.parts else ""
     if is_attached(status) or status.ready_after_s is None:
-        return f"{status.name} is ready{where}"
-    return f"{status.name} is ready{where} after {format_duration(status.ready_after_s)}"
+        return f"{status.name} is ready{where}{parts}"
+    return f"{status.name} is ready{where} after {format_duration(status.ready_after_s)}{parts}"
 
 
 def attached_text(status: ServiceStatus) -> str:

@@ -9,7 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from aifbench.report.reproduce import NOT_ASKED, address, asked, is_attached
-from aifbench.results.headline import headline_metrics, is_streamed, main_measurement, short_name
+from aifbench.results.headline import (
+    headline_metrics,
+    is_streamed,
+    main_measurement,
+    measures_itself,
+    short_name,
+)
 from aifbench.results.record import Check, Measurement, Metric, Role, RunRecord, RunState, Verdict
 from aifbench.units import format_duration, format_number, format_size
 
@@ -275,9 +281,11 @@ def when(record: RunRecord) -> str:
 def load_text(measurement: Measurement) -> str:
     """`poisson 200/s, 2 workers by http, measured 5 s to 65 s of the phase`."""
     start_s, end_s = measurement.window_s
-    workers = f"{measurement.workers} worker{'s' if measurement.workers != 1 else ''}"
+    count = measurement.workers
+    is_ours = not measures_itself(measurement)  # else its own processes are in `arrivals`
+    by = f"{count} worker{'s' if count != 1 else ''} by" if is_ours else "by"
     measured = f"measured {format_number(start_s, 3)} s to {format_number(end_s, 3)} s of the phase"
-    return f"{measurement.arrivals}, {workers} by {measurement.via}, {measured}"
+    return f"{measurement.arrivals}, {by} {measurement.via}, {measured}"
 
 
 def provenance(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:

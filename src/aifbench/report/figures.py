@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aifbench.report.content import label, measured
+from aifbench.report.files_figures import bandwidth_points, bytes_per_operation, phases_figure
 from aifbench.report.level_figures import LEFT, RIGHT, WIDTH, Figure, capacity_figure, levels_figure
 from aifbench.report.numbers import MANY
+from aifbench.report.resource_figure import resource_figure
 from aifbench.report.svg import Panel, Point, Scale, figure, linear, logarithmic, thinned
 from aifbench.results.headline import latency_kind, main_measurement
 from aifbench.results.record import Measurement, RunRecord
@@ -19,8 +21,10 @@ def figures(record: RunRecord) -> list[Figure]:
     Of many measurements only some are drawn over time: the lowest, the highest and the main one.
     """
     shown = _few(record)
-    found = [capacity_figure(record), levels_figure(record), latency_figure(record, shown)]
+    found = [capacity_figure(record), levels_figure(record), phases_figure(record)]
+    found.append(latency_figure(record, shown))
     found += [time_figure(m, label(record, m)) for m in shown]
+    found += [resource_figure(record)]
     return [f for f in found if f is not None]
 
 
@@ -122,6 +126,8 @@ def time_figure(measurement: Measurement, name: str) -> Figure | None:
     known = [points for points in series.values() if len(points) > 1]
     if not known:
         return None
+    if bytes_each := bytes_per_operation(measurement):
+        series["bandwidth"] = bandwidth_points(series.pop("rate", ()), bytes_each)
     end_s = max(points[-1][0] for points in known) + measurement.series_step_s / 2
     x = Scale(0.0, max(end_s, measurement.window_s[1]), LEFT, RIGHT)
     panels = _strips(x, series, measurement.window_s)
@@ -138,7 +144,12 @@ def _points(measurement: Measurement, name: str) -> list[Point]:
 
 
 def _strips(x: Scale, series: Mapping[str, list[Point]], window_s: tuple[float, float]) -> list[Panel]:
-    wanted = ((_rate_strip, 80, ("rate",)), (_latency_strip, 120, _LATENCIES), (_flight_strip, 80, _COUNTS))
+    wanted = (
+        (_bandwidth_strip, 80, ("bandwidth",)),
+        (_rate_strip, 80, ("rate",)),
+        (_latency_strip, 120, _LATENCIES),
+        (_flight_strip, 80, _COUNTS),
+    )
     kinds = [
         (draw, height) for draw, height, names in wanted if any(_values(series.get(n, ())) for n in names)
     ]
@@ -172,6 +183,13 @@ class Frame:
         panel.band(self.window_s[1], self.x.high, "shade")
         panel.grid(x_labels=self.is_lowest)
         return panel
+
+
+def _bandwidth_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
+    y = linear(_values(series["bandwidth"]), frame.bottom, frame.top)
+    panel = frame.panel(y, "bandwidth (MiB/s)")
+    panel.line(thinned(series["bandwidth"]), "rate")
+    return panel
 
 
 def _rate_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
@@ -209,9 +227,10 @@ def _time_sentence(measurement: Measurement, series: Mapping[str, list[Point]]) 
         name: _values([p for p in points if start_s <= p[0] <= end_s]) for name, points in series.items()
     }
     clauses = []
-    if inside.get("rate"):
-        low, high = (format_number(edge(inside["rate"]), 3) for edge in (min, max))
-        clauses.append(f"between {low} and {high} operations per second")
+    for name, unit in (("rate", "operations per second"), ("bandwidth", "MiB/s")):
+        if inside.get(name):
+            low, high = (format_number(edge(inside[name]), 3) for edge in (min, max))
+            clauses.append(f"between {low} and {high} {unit}")
     worst = next(((words, max(inside[name])) for name, words in _WORST if inside.get(name)), None)
     if worst:
         clauses.append(f"{worst[0]} {format_number(worst[1], 3)} ms")

@@ -18,6 +18,8 @@ from aifbench.report.page import (
     section,
     table_html,
 )
+from aifbench.report.resources import resource_sentences, resource_table
+from aifbench.report.score_words import score_sentences
 from aifbench.report.server_view import sentences, view_table
 from aifbench.results.definitions import SYMBOLS
 from aifbench.results.record import Metric, RunRecord
@@ -31,6 +33,7 @@ def run_html(record: RunRecord) -> str:
         section("Results", _results(record)),
         section("Probes", _probes(record)),
         section("Server and client", _view(record)),
+        section("Machines", _machines(record)),
         section("Figures", "".join(figure_html(f) for f in figures(record))),
         section("Validity", _validity(record)),
         section("Guidance", advice_html(advice(record))),
@@ -75,7 +78,7 @@ def _results(record: RunRecord) -> str:
         return "<p>Nothing was measured.</p>"
     note = f'<p class="soft">{escape(content.start_words(record))}; '
     note += "95 % intervals in small print describe this run only.</p>"
-    listed = bullets(numbers.notes(record, measurements))
+    listed = bullets([*score_sentences(record), *numbers.notes(record, measurements)])
     return table_html(numbers.result_table(record)) + note + listed + _errors(record)
 
 
@@ -87,6 +90,11 @@ def _probes(record: RunRecord) -> str:
 def _view(record: RunRecord) -> str:
     table = view_table(record)
     return (table_html(table) if table.rows else "") + bullets(sentences(record))
+
+
+def _machines(record: RunRecord) -> str:
+    table = resource_table(record)
+    return (table_html(table) if table.rows else "") + bullets(resource_sentences(record))
 
 
 def _meanings(record: RunRecord) -> str:

@@ -6,6 +6,8 @@ from aifbench.report.guidance import advice
 from aifbench.report.markdown_parts import bullets, fenced, guidance, pairs, safe, section, table_text
 from aifbench.report.meanings import meanings
 from aifbench.report.reproduce import commands
+from aifbench.report.resources import resource_sentences, resource_table
+from aifbench.report.score_words import score_sentences
 from aifbench.report.server_view import sentences, view_table
 from aifbench.results.definitions import SYMBOLS
 from aifbench.results.record import RunRecord
@@ -21,6 +23,7 @@ def run_markdown(record: RunRecord) -> str:
         section("Results", _results(record)),
         section("Probes", _probes(record)),
         section("Server and client", _view(record)),
+        section("Machines", _machines(record)),
         section("Validity", _validity(record)),
         section("Guidance", guidance(advice(record))),
         section("Every number", _every_number(record)),
@@ -53,7 +56,7 @@ def _results(record: RunRecord) -> str:
         for m in measurements
         for count, text in content.error_texts(m)
     ]
-    notes = map(safe, numbers.notes(record, measurements))
+    notes = map(safe, [*score_sentences(record), *numbers.notes(record, measurements)])
     told = f"\n\nErrors:\n\n{bullets(errors)}" if errors else ""
     return f"{table_text(numbers.result_table(record))}\n\n{bullets(notes)}{told}"
 
@@ -68,6 +71,12 @@ def _view(record: RunRecord) -> str:
     shown = table_text(table) if table.rows else ""
     told = bullets(safe(sentence) for sentence in sentences(record))
     return f"{shown}\n\n{told}".strip()
+
+
+def _machines(record: RunRecord) -> str:
+    table = resource_table(record)
+    shown = table_text(table) if table.rows else ""
+    return f"{shown}\n\n{bullets(safe(sentence) for sentence in resource_sentences(record))}".strip()
 
 
 def _every_number(record: RunRecord) -> str:

@@ -19,11 +19,13 @@ from aifbench.report.content import (
     value_text,
     with_unit,
 )
+from aifbench.report.score_words import TOLD
 from aifbench.results.headline import (
     in_requests,
     is_open_loop,
     is_streamed,
     latency_kind,
+    measures_itself,
     objective,
     qualities,
     short_name,
@@ -43,6 +45,7 @@ FOUND = {
     "per node": "bandwidth_per_node",
     "first done": "bandwidth_first_done",
     "time": "time",
+    "of reference": "reference_share",
     "score": "score",
     "bandwidth mean": "bandwidth_mean",
     "metadata mean": "metadata_mean",
@@ -60,6 +63,7 @@ FOUND = {
     "TTFT p50, together / alone": "slowdown_ttft_p50",
 }
 _TAILS = ("p99", "p90")
+_RESULT = "result"
 
 Shown = Mapping[str, Metric]  # by the words of its row
 
@@ -75,7 +79,7 @@ class Line:
 
 def result_table(record: RunRecord) -> Table:
     """A column per measurement, or a row of many: verdict, rates, latencies, answer quality and errors."""
-    measurements = measured(record)
+    measurements = _in_table(record)
     if len(measurements) > MANY:
         return rows_table(record, measurements, _result_lines(measurements))
     return _columns_table(record, measurements)
@@ -83,17 +87,24 @@ def result_table(record: RunRecord) -> Table:
 
 def narrow_table(record: RunRecord) -> Table:
     """A row per measurement for where room is scarce: without errors where there were none."""
-    measurements = measured(record)
+    measurements = _in_table(record)
     lines = _result_lines(measurements)
     lines = [line for line in lines if line.name != "errors" or any(c.text not in "0-" for c in line.cells)]
     return rows_table(record, measurements, lines)
 
 
+def _in_table(record: RunRecord) -> list[Measurement]:
+    """A score over all phases has no quantity in common with them: it is told in sentences."""
+    found = measured(record)
+    return [m for m in found if not m.metric("score")] or found
+
+
 def _result_lines(measurements: Sequence[Measurement]) -> list[Line]:
+    errors = Line("errors", "", tuple(_error_cell(m) for m in measurements))
     return [
         Line("verdict", "", tuple(Cell("", verdict=m.verdict) for m in measurements)),
         *_lines(measurements),
-        Line("errors", "", tuple(_error_cell(m) for m in measurements)),
+        *([] if all(map(measures_itself, measurements)) else [errors]),
     ]
 
 
@@ -112,7 +123,7 @@ def _lines(measurements: Sequence[Measurement], *, qualities_too: bool = True) -
         _shown(m, measurements) | (_qualities(m) if qualities_too and len(measurements) <= MANY else {})
         for m in measurements
     ]
-    order = [*STREAM_RATES, *_RATES, *percentiles(measurements, ("response", "service"))]
+    order = [_RESULT, *STREAM_RATES, *_RATES, *percentiles(measurements, ("response", "service"))]
     present = dict.fromkeys(name for each in shown for name in each)
     names = [*(name for name in dict.fromkeys(order) if name in present), *present]
     return [line_of(name, [each.get(name) for each in shown]) for name in dict.fromkeys(names)]
@@ -134,6 +145,8 @@ def _picked(measurement: Measurement, all_of_table: Sequence[Measurement]) -> di
         kind = latency_kind(measurement)
         labels = percentiles(all_of_table, ("response", "service"))
         times = {p: found.name for p in labels if (found := latency(measurement, kind, p))}
+        if all(map(measures_itself, all_of_table)):
+            return {**_of_program(measurement), **times}
         return {**_RATES, **times, **FOUND}
     tail = _tail(all_of_table)
     times = {}
@@ -141,6 +154,13 @@ def _picked(measurement: Measurement, all_of_table: Sequence[Measurement]) -> di
         middle = ["p50"] if name in _MEDIANS else []
         times |= {f"{short_name(name)} {p}": f"{name}_{p}" for p in (*middle, tail)}
     return {**STREAM_RATES, **times, **FOUND}
+
+
+def _of_program(measurement: Measurement) -> dict[str, str]:
+    """Whatever its phases do, each has one result, of bytes or of operations; the unit tells which."""
+    rate = "bandwidth" if measurement.metric("bandwidth") else "throughput"
+    others = {"operations": "throughput"} if rate == "bandwidth" else {}
+    return {_RESULT: rate, **others, **FOUND, "bandwidth": "", "first done": f"{rate}_first_done"}
 
 
 def _tail(measurements: Sequence[Measurement]) -> str:
@@ -237,6 +257,7 @@ _EXTRA = (
 )  # fmt: skip
 _MORE = ("tokens_per_chunk", "error_share", "slowdown", "slowdown_ttft", "slowdown_tpot")
 _REST = ("wait_share", "client_share")  # what is no stage of an operation that has stages
+_TOLD_APART = {"offered_rate", *TOLD}
 _TOO_SMALL = re.compile(r"n = [\d,]+ (is too small for .*)")
 
 
@@ -245,7 +266,7 @@ def notes(record: RunRecord, measurements: Sequence[Measurement]) -> list[str]:
     reasons: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for measurement in measurements:
         for metric in measurement.metrics:
-            if metric.note and metric.name != "offered_rate" and is_brief(measurement, metric):
+            if metric.note and metric.name not in _TOLD_APART and is_brief(measurement, metric):
                 many = _TOO_SMALL.fullmatch(metric.note) if len(measurements) > 1 else None
                 where, names = reasons.setdefault(f"n {many[1]}" if many else metric.note, ({}, {}))
                 where[label(record, measurement)] = None

@@ -7,7 +7,7 @@ from typing import Any
 from aifbench.results.record import RunRecord
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-NOT_ASKED = ("bench", "facts", "given", "study", "recipe_text")
+NOT_ASKED = ("bench", "facts", "given", "study", "again", "recipe_text")
 
 
 def commands(record: RunRecord) -> str:

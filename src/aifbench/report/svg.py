@@ -149,6 +149,17 @@ class Panel:
                 f' width="{_px(right - left)}" height="{_px(height)}"/>'
             )
 
+    def block(self, begin: float, end: float, rows_px: tuple[float, float], css: str) -> None:
+        """A lying bar from one x to another, between two heights in pixels."""
+        left, right, (top, bottom) = self.x.at(begin), self.x.at(end), rows_px
+        size = f'width="{_px(max(right - left, 0.5))}" height="{_px(bottom - top)}"'
+        self.parts.append(f'<rect class="{css}" x="{_px(left)}" y="{_px(top)}" {size} rx="2"/>')
+
+    def stroke(self, at: float, rows_px: tuple[float, float], css: str) -> None:
+        """An upright line at x, between two heights in pixels."""
+        top, bottom = rows_px
+        self.parts.append(f'<path class="line {css}" d="M{_px(self.x.at(at))} {_px(top)}V{_px(bottom)}"/>')
+
     def bars(self, bars: Iterable[tuple[float, float, float]], css: str) -> None:
         """An upright bar at each x from one y to another, such as an interval."""
         path = "".join(

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from aifbench.report import content, numbers
 from aifbench.report.content import Cell, Table, interval_text, value_text
+from aifbench.report.score_words import score_sentences
 from aifbench.report.server_view import statements
 from aifbench.results.headline import in_requests, is_streamed, main_measurement, short_name
 from aifbench.results.record import Check, Measurement, Metric, RunRecord, Verdict
@@ -63,6 +64,7 @@ def _many(record: RunRecord, measurements: Sequence[Measurement]) -> str:
     ]
     blocks = [
         _rows(numbers.narrow_table(record)),
+        _lines(*(_hanging("", sentence) for sentence in score_sentences(record))),
         _lines(*(_hanging("- ", note) for note in numbers.notes(record, measurements))),
         _lines(*(_hanging("", f"{where}: {sentence}") for sentence in told)),
         _lines(*errors),

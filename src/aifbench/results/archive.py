@@ -16,7 +16,7 @@ from pathlib import Path
 from aifbench.errors import ResultError
 from aifbench.results.masking import mask_json, mask_lines, secret_values
 
-_BINARY = {".npz"}  # numbers only, so nothing to mask
+_BINARY = {".npz", ".gz"}  # numbers and their labels only, so nothing to mask
 _CHUNK = 1 << 20
 _FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 _OWN = ("README.txt", "sha256sum.txt")
@@ -29,6 +29,7 @@ AI Factory Bench: all evidence of run {run_id}
   phases/         per phase: plan.json as the workers got it, what they reported, and
                   samples-*.npz with every single operation (numpy; times in nanoseconds)
   service/        the batch script of the service and the log of its job
+  prometheus/     where monitors ran: what they saw of the service meanwhile, as OpenMetrics text
   sha256sum.txt   check with: sha256sum -c sha256sum.txt
 
 Every number of the report follows from the samples. To make the report again, put this

@@ -12,6 +12,7 @@ seconds, and so does GuideLLM for whole requests.
 import re
 from collections.abc import Iterable, Mapping
 
+from aifbench.results.file_definitions import FILE_METRICS, FILE_TOOLS
 from aifbench.results.glossary import GLOSSARY, Definition
 
 # The letters of the formulas, for readers.
@@ -22,7 +23,7 @@ SYMBOLS = (
     ("n, k1", "tokens of the answer, and of its first piece"),
 )
 
-TOOLS = ("vllm", "aiperf", "guidellm", "genai-perf", "genai-bench", "inference-perf")
+TOOLS = ("vllm", "aiperf", "guidellm", "genai-perf", "genai-bench", "inference-perf", *FILE_TOOLS)
 
 _STATISTIC = re.compile(r"(?P<base>.+)_(?P<statistic>p50|p90|p99|p999|mean|max)")
 # How each tool spells a statistic; what is missing it does not report.
@@ -72,6 +73,10 @@ _DEFINITIONS: Mapping[str, Definition] = {
             "genai-perf": "request_throughput.avg",
             "genai-bench": "requests_per_second",
             "inference-perf": "successes.throughput.requests_per_sec",
+            "io500": "score (of mdtest-* and find, in thousands)",
+            "mdtest": "Mean",
+            "fio": "iops",
+            "elbencho": "IOPS, last done",
         },
         differs=dict.fromkeys(("vllm", "aiperf", "genai-perf", "genai-bench", "inference-perf"), _WHOLE_RUN),
     ),
@@ -294,6 +299,7 @@ _DEFINITIONS: Mapping[str, Definition] = {
         },
     ),
     **GLOSSARY,
+    **FILE_METRICS,
 }  # fmt: skip
 
 
@@ -321,7 +327,7 @@ def tool_names(metric: str, *, from_schedule: bool = False) -> dict[str, str]:
     aliases = found.scheduled if from_schedule and found.scheduled is not None else found.aliases
     names = {}
     for tool, alias in aliases.items():
-        spelled = _STATISTICS[tool].get(statistic)
+        spelled = _STATISTICS.get(tool, {}).get(statistic)
         if "{stat}" not in alias:
             names[tool] = alias
         elif spelled is not None:

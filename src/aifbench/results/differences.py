@@ -17,7 +17,7 @@ _CLOSE = 0.05  # facts are measured; two estimates of one thing this close are t
 _MAX_SHOWN = 3  # different values of one side
 
 # Of the recipe: what is no option. `facts` are a group of their own.
-_NO_OPTION = {"bench", "facts", "given", "note", "study", "recipe_text", "study_id"}
+_NO_OPTION = {"bench", "facts", "given", "note", "study", "again", "recipe_text"}
 _SERVICE = ("kind", "version", "scheduler", "authentication", "script_sha256")
 _SOFTWARE_NOISE = {"python_path"}
 _ENVIRONMENT_NOISE = {"SLURM_JOB_ID", "SLURM_JOB_NODELIST"}
@@ -44,6 +44,8 @@ def differences(sides: Sequence[Sequence[RunRecord]]) -> list[Difference]:
     for group, name in sorted(keys, key=lambda key: _GROUPS.index(key[0])):
         columns = [[entries.get((group, name)) for entries in table] for table in tables]
         if not _is_same(group, [value for column in columns for value in column]):
+            if len(columns) > 1 and _varies_alike(columns):
+                continue
             if group == "facts" and _is_measured(columns):
                 continue
             texts = tuple(_several(name, column) for column in columns)
@@ -112,6 +114,12 @@ def _is_same(group: str, values: Sequence[Any]) -> bool:
         low, high = min(values), max(values)
         return bool(high - low <= _CLOSE * max(abs(low), abs(high)))
     return len({_word("", value) for value in values}) <= 1
+
+
+def _varies_alike(columns: Sequence[Sequence[Any]]) -> bool:
+    """Every side has the same values as often as the others: such as seeds, one for each repeat."""
+    counts = [Counter(_word("", value) for value in column) for column in columns]
+    return all(count == counts[0] for count in counts)
 
 
 def _is_measured(columns: Sequence[Sequence[Any]]) -> bool:

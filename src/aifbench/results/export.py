@@ -81,7 +81,7 @@ def metrics_json(record: RunRecord) -> str:
     return json.dumps(list(metric_rows(record)), indent=1, ensure_ascii=False) + "\n"
 
 
-_NOT_ASKED = {"bench", "facts", "given", "note", "study", "recipe_text"}
+_NOT_ASKED = {"bench", "facts", "given", "note", "study", "again", "recipe_text"}
 
 
 def runs_csv(runs: Iterable[tuple[RunRecord, Tags]]) -> str:

@@ -62,7 +62,19 @@ def _beside(of: str) -> Definition:
     return Definition(formula, words, "x", "Student's interval of the logarithms, a round each")
 
 
+def _energy(of: str, *, above_idle: bool = False) -> Definition:
+    less = " - mean idle power before the run" if above_idle else ""
+    words = f"of the service's nodes for one {of}; the metric's note names the counters"
+    formula = f"(mean power in the window{less}) / {of}s per second"
+    return Definition(formula, words, f"J/{of}", "samples of the nodes' energy counters")
+
+
 GLOSSARY: Mapping[str, Definition] = {
+    **{f"energy_per_{of.replace(' ', '_')}": _energy(of) for of in ("operation", "item", "output token")},
+    **{
+        f"energy_per_{of.replace(' ', '_')}_above_idle": _energy(of, above_idle=True)
+        for of in ("operation", "item", "output token")
+    },
     "server_ttft": _timed("from the arrival of a request at the server to its first token"),
     "server_queue": _timed("waiting until the engine took the request"),
     "server_prefill": _timed("from being taken to the first token"),
@@ -145,9 +157,10 @@ GLOSSARY: Mapping[str, Definition] = {
         "first byte of the answer - t0", "time until the server began to answer", "ms", scheduled={}
     ),
     "data_rate": Definition(
-        "bytes of the objects' content moved by good operations / length of the window",
-        "in either direction, without protocol", "MiB/s",
+        "bytes of content moved by good operations / length of the window",
+        "of objects or files, in either direction, without protocol", "MiB/s",
     ),
+    "data_rate_per_node": Definition("data rate / nodes", "what a node of the load got", "MiB/s"),
     "upload": Definition(
         "end of completing it - t0 of its first part",
         "one upload in parts, all of which and its completion succeeded", "ms",

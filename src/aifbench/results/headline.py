@@ -29,6 +29,12 @@ def is_streamed(measurement: Measurement) -> bool:
     return measurement.metric("output_rate") is not None
 
 
+def measures_itself(measurement: Measurement) -> bool:
+    """Whether the numbers are those of a program that ran its own load: we saw no operation of it."""
+    known = any(measurement.metric(name) for name in ("bandwidth", "throughput", "score"))
+    return known and not measurement.outcomes
+
+
 def objective(measurement: Measurement) -> Slo | None:
     """The limits that requests were held against."""
     text = measurement.parameters.get("slo")
@@ -121,7 +127,7 @@ def headline_metrics(measurement: Measurement) -> list[Metric]:
     if capacity := _first_known(measurement, "capacity"):
         found = [capacity, *_known(measurement, "attainment", "output_rate"), tail(measurement, "ttft")]
     elif measurement.metric("score"):
-        found = [_first_known(measurement, "score")]
+        found = [*_known(measurement, "score", "bandwidth_mean", "metadata_mean")]
     elif ratios:
         found = [*ratios, *qualities(measurement)[:1]]
     elif measurement.metric(_SLOWDOWN):

@@ -10,6 +10,7 @@ from typing import Any
 
 from aifbench.errors import SchemaMismatch
 from aifbench.results.decode import decode
+from aifbench.results.resources import Resources
 
 SCHEMA = "aifbench.run/1"
 
@@ -133,6 +134,7 @@ class RunRecord:
     ended_utc: str = ""
     owner: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
 
     @property
     def verdict(self) -> Verdict:
@@ -145,6 +147,8 @@ class RunRecord:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self, dict_factory=_plain)
         data["schema"] = SCHEMA
+        if self.resources == Resources():  # as in records from before there were any
+            del data["resources"]
         data["verdict"] = self.verdict.value
         for stored, measurement in zip(data["measurements"], self.measurements, strict=True):
             stored["verdict"] = measurement.verdict.value

@@ -13,7 +13,7 @@ from aifbench.results.record import RunRecord, RunState
 _STABILITY = ((0.02, "stable"), (0.05, "fair"), (0.10, "noisy"))
 _FEWEST = 3
 # What differs between repeats of one thing.
-_NOT_ASKED = {"facts", "given", "note", "study", "recipe_text"}
+_NOT_ASKED = {"facts", "given", "note", "seed", "study", "again", "recipe_text"}
 
 
 @dataclass(frozen=True, slots=True)

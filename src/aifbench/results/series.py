@@ -11,6 +11,7 @@ from aifbench.stats.intervals import highest_quantile, minimum_n, quantile_rank
 
 MAX_POINTS = 600
 _CURVE_POINTS = 60
+_BLOCK = 65_536  # operations looked at together, to take little memory
 
 Column = list[float | None]
 
@@ -33,11 +34,7 @@ def time_series(samples: Samples, times: Times, end_ns: int) -> tuple[dict[str, 
     step_s = step_of(end_s)
     rows = max(1, math.floor(end_s / step_s + 1e-9))
     step_ns = step_s * 1e9
-    row = np.floor_divide(times.finished_ns, round(step_ns), dtype=np.int64)
-    np.clip(row, 0, rows - 1, out=row)
-    inside = times.finished_ns <= rows * step_ns
-    good = np.bincount(row[samples.ok & inside], minlength=rows)
-    bad = np.bincount(row[~samples.ok], minlength=rows)
+    good, bad = _ends(times.finished_ns, samples.ok, round(step_ns), rows)
     edges = (np.arange(1, rows + 1) * step_ns).astype(np.int64)
     columns: dict[str, Column] = {
         "rate": (good / step_s).round(3).tolist(),
@@ -45,6 +42,18 @@ def time_series(samples: Samples, times: Times, end_ns: int) -> tuple[dict[str, 
         "in_flight": _in_flight(samples.sent_ns, times.finished_ns, edges).tolist(),
     }
     return columns | _latency_columns(samples.intended_ns, times.latency_ns, times.has_latency, edges), step_s
+
+
+def _ends(finished_ns: Int64, ok: Bools, step_ns: int, rows: int) -> tuple[Int64, Int64]:
+    """Successes and failures in the row of their end; failures after the last row count in it."""
+    good, bad = np.zeros((2, rows), np.int64)
+    for first in range(0, len(ok), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        ends_ns, is_good = finished_ns[block], ok[block]
+        row = np.clip(ends_ns // step_ns, 0, rows - 1)
+        good += np.bincount(row[is_good & (ends_ns <= rows * step_ns)], minlength=rows)
+        bad += np.bincount(row[~is_good], minlength=rows)
+    return good, bad
 
 
 def _in_flight(sent_ns: Int64, finished_ns: Int64, edges_ns: Int64) -> Int64:

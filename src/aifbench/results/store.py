@@ -57,7 +57,7 @@ class RunStore:
 
         `service["kind"]` becomes part of the run's id.
         """
-        run_id = claim_directory(self._dir, str(service.get("kind", "")), self._clock.wall_s(), "run")
+        run_id = self.claim(str(service.get("kind", "")), self._clock.wall_s())
         record = RunRecord(
             run_id=run_id,
             created_utc=utc_text(self._clock.wall_s()),
@@ -70,6 +70,10 @@ class RunStore:
         self.heartbeat(run_id)
         self.write(record)
         return record
+
+    def claim(self, kind: str, wall_s: float) -> str:
+        """The id of a new run of that time, its directory made; there is nothing in it yet."""
+        return claim_directory(self._dir, kind, wall_s, "run")
 
     def write(self, record: RunRecord) -> None:
         """Store `record`. A reader, or a crash at any moment, sees the old or the new one, never a part."""

@@ -95,6 +95,12 @@ def check(seen: Seen) -> tuple[Check, ...]:
     return (*rules, *(_answers(answers) for answers in seen.answers if seen.successes))
 
 
+def check_duration(duration_s: float) -> Check:
+    """DURATION of fixed work that another program timed."""
+    rule = next(rule for rule in RULES if rule.code == "DURATION" and rule.applies is _fixed)
+    return rule.check(Seen(timed=False, duration_s=duration_s))
+
+
 def _judge(value: float, warn: float, invalid: float, *, floor: bool = False) -> tuple[Verdict, float | None]:
     """The verdict, and the limit that was crossed or, when none was, the first one that could be."""
     sign = -1 if floor else 1

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from aifbench.cluster.announce import Announcement, read_announcement
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.cluster.jobs import JobInfo, JobState
+from aifbench.cluster.targets import Target
 from aifbench.cluster.tracker import REST_AGE_S
 from aifbench.errors import ConfigError, NotReady, ServiceDied, ServiceError, SubmitError
 from aifbench.options import Option, resolve_options
@@ -132,6 +133,11 @@ class SlurmServer(ABC):
         del endpoint
         return Probe(is_ready=True)
 
+    def metrics_targets(self, endpoint: Endpoint) -> Sequence[Target]:
+        """Where the service itself tells metrics that Prometheus reads; none for most. Labels are added."""
+        del endpoint
+        return ()
+
     def read_log(self, lines: Sequence[str]) -> LogNews:
         """What the end of the service's log says of its start, or of why it ended. Pure."""
         del lines
@@ -203,13 +209,15 @@ class SlurmServer(ABC):
         probe = self.probe(endpoint)
         if probe.is_ready and not was_ready:
             proof = self.prove(endpoint)
-            probe = replace(proof, version=proof.version or probe.version)
+            detail = proof.detail or probe.detail
+            probe = replace(proof, version=proof.version or probe.version, detail=detail)
         elif not was_ready:
             probe = replace(probe, detail=self._news().progress or probe.detail)
         if probe.is_ready:
             self._remember_ready(announced, endpoint, probe)
             detail = probe.detail if self.runs_and_ends else _ready_detail(announced, job)
-            return self._status(job, Stage.READY, endpoint, detail)
+            parts = "" if self.runs_and_ends else probe.detail
+            return replace(self._status(job, Stage.READY, endpoint, detail), parts=parts)
         stage = Stage.SILENT if was_ready else Stage.STARTING
         advice = self._silence_advice() if was_ready else ""
         return self._status(job, stage, endpoint, probe.detail, advice)
@@ -270,17 +278,30 @@ class SlurmServer(ABC):
             )
         return status.endpoint
 
+    @property
+    def log_files(self) -> dict[str, Path]:
+        """The logs of its job by what they are of; see servers.log."""
+        return log.log_files(self.directory, self.instance.job_id)
+
     def log_lines(self, lines: int) -> list[str]:
+        """The last lines of the job's own output."""
         return log.tail(self.log_path, lines)
 
-    def follow_log(self) -> Iterator[str]:
-        """Lines as they come, from the log's beginning, until the job has ended."""
+    def chosen_log_lines(self, lines: int, wanted: log.Wanted) -> list[str]:
+        """The last lines that are wanted, of all its logs. Raises UsageError for what no line tells."""
+        return log.select(self.log_files, lines, wanted, self._site.clock.wall_s())
+
+    def follow_log(self, wanted: log.Wanted = log.ALL) -> Iterator[str]:
+        """Lines as they come, from the logs' beginning, until the job has ended."""
 
         def is_over() -> bool:
             self.loss()
             return not self.instance.is_open
 
-        return log.follow(self.log_path, is_over, lambda: self._site.clock.sleep(PROBE_INTERVAL_S))
+        clock = self._site.clock
+        return log.follow(
+            lambda: self.log_files, is_over, lambda: clock.sleep(PROBE_INTERVAL_S), wanted, clock.wall_s
+        )
 
     def stop(self) -> ServiceStatus:
         """Cancel the job and wait for its end. Raises ServiceError when it does not end."""

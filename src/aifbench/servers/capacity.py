@@ -5,12 +5,12 @@ from aifbench.results.slo import Slo
 from aifbench.stats.saturation import Capacity, State
 
 
-def metric_of(capacity: Capacity) -> Metric:
+def metric_of(capacity: Capacity, unit: str = "req/s") -> Metric:
     """The estimate with its interval; the bracket that it lies in is told beside it."""
     met, failed = (_rate(value) for value in (capacity.met_per_s, capacity.failed_per_s))
     note = f"met at {met}, not at {failed}, in {len(capacity.trials)} trials"
     return Metric(
-        "capacity", capacity.estimate_per_s, "req/s", "higher", capacity.low_per_s, capacity.high_per_s,
+        "capacity", capacity.estimate_per_s, unit, "higher", capacity.low_per_s, capacity.high_per_s,
         len(capacity.trials), "; ".join((note, *capacity.notes)),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from aifbench.errors import ServiceError
 from aifbench.options import Option, count_option, number_option, rate_option
 from aifbench.servers.base import Probe, SlurmServer
 from aifbench.servers.benchmark import Benchmark, BenchmarkContext
+from aifbench.servers.instrumented import INSTRUMENT_OPTION
 
 _PROBE_TIMEOUT_S = 2.0
 
@@ -56,6 +57,7 @@ class ChromaServer(SlurmServer):
         count_option("ef-construction", "HNSW build breadth (default: the server's)", maximum=100_000),
         count_option("max-neighbors", "HNSW links per vector (default: the server's)", maximum=1000),
         Option("via", "client: plain HTTP, or the vendor's SDK", default="http", choices=("http", "sdk")),
+        INSTRUMENT_OPTION,
     )
 
     @classmethod

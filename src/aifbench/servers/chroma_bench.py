@@ -13,6 +13,7 @@ from aifbench.load.plan import PhasePlan, Quality, StreamPlan
 from aifbench.results.record import Check
 from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase
 from aifbench.servers.counting import count_check
+from aifbench.servers.instrumented import instrument_params, via_of
 from aifbench.servers.load_options import arrivals_of, timing_of
 from aifbench.workloads.chroma_control import ChromaControl, ChromaNamespace, Collection
 from aifbench.workloads.datasets import Dataset, DatasetSpec, load_dataset, parse_filter
@@ -39,6 +40,7 @@ class ChromaBenchmark:
         self._context = context
         self._arrivals: AnyArrivals = arrivals_of(options)
         self._filter = parse_filter(options["filter"])
+        self._instrument = instrument_params(options)
         self._control = ChromaControl(context.endpoint)
         self._namespace = ChromaNamespace(self._control, context.run_tag)
         self._dataset: Dataset
@@ -140,12 +142,17 @@ class ChromaBenchmark:
         stream = StreamPlan(
             name="ingest",
             workload=self._workload("Ingest"),
-            params=self._params(batch=batch, last=self._dataset.base, attributes=self._filter is not None),
+            params=self._params(
+                batch=batch,
+                last=self._dataset.base,
+                attributes=self._filter is not None,
+                **self._instrument,
+            ),
             arrivals=to_json(Closed(self._options["ingest_clients"])),
             workers=min(self._options["workers"], self._options["ingest_clients"]),
             limit=math.ceil(self._dataset.base / batch),
             items="vectors",
-            via=self._options["via"],
+            via=via_of(self._options),
         )
         plan = self._fixed_work("ingest" if is_measured else "load", stream)
         return Phase(plan, self._parameters(), self._verify_ingest, is_measured=is_measured)
@@ -155,14 +162,14 @@ class ChromaBenchmark:
         return StreamPlan(
             name="search",
             workload=self._workload("Search"),
-            params=self._params(k=k),
+            params=self._params(k=k, **self._instrument),
             arrivals=to_json(self._arrivals),
             workers=self._options["workers"],
             qualities=(
                 Quality(f"recall@{k}", warn_below=target, invalid_below=target / 2),
                 Quality(f"recall@{k} tie-aware"),
             ),
-            via=self._options["via"],
+            via=via_of(self._options),
         )
 
     def _trickle_stream(self) -> StreamPlan:
@@ -171,11 +178,13 @@ class ChromaBenchmark:
         return StreamPlan(
             name="ingest",
             workload=self._workload("Ingest"),
-            params=self._params(batch=batch, first=base, attributes=self._filter is not None),
+            params=self._params(
+                batch=batch, first=base, attributes=self._filter is not None, **self._instrument
+            ),
             arrivals=to_json(Constant(self._options["ingest_rate"] / batch)),
             limit=(len(self._dataset.vectors) - base) // batch,
             items="vectors",
-            via=self._options["via"],
+            via=via_of(self._options),
             is_stationary=False,
         )
 

@@ -150,9 +150,18 @@ def _with_environment(
     }
     if has_secret:
         values["AIFBENCH_SECRET_FILE"] = str(directory / SECRET_FILE)
+    if wants_exporters(site, options):
+        values["AIFBENCH_EXPORTERS"] = "1"
     if options["port"]:
         values["AIFBENCH_PORT"] = str(options["port"])
     return replace(spec, environment=values)
+
+
+def wants_exporters(site: Site, options: Mapping[str, Any]) -> bool:
+    """Whether exporters run beside the service: as asked or, where nobody did, while monitors are there."""
+    if options["exporters"] != "auto":
+        return bool(options["exporters"] == "yes")
+    return any(instance.kind == "monitors" for instance in site.instances.open_instances())
 
 
 def dry_run_text(site: Site, deployment: Deployment) -> str:

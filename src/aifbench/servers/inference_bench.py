@@ -16,6 +16,7 @@ from aifbench.servers.inference_options import parse_levels, slo_of
 from aifbench.servers.inference_pairs import StructuredPairs
 from aifbench.servers.inference_phases import Level, PhaseMaker
 from aifbench.servers.inference_setup import Setup
+from aifbench.servers.instrumented import instrument_params
 from aifbench.servers.load_options import arrivals_of
 
 _LADDER = (4, 16, 64)
@@ -38,6 +39,7 @@ _USED_BY = {
     "constraint": ("structured",),
     "cases": ("structured",),
     "via": ("generate", "average"),
+    "instrument": ("generate", "average"),
 }
 _OPEN_SHARE = 0.7  # of the best throughput: a load that a service can be asked to carry all day
 _WARM_REQUESTS = 4
@@ -63,6 +65,7 @@ class InferenceBenchmark:
         self._setup: Setup | None = None
         self._maker: PhaseMaker
         _refuse_misplaced(bench, options)
+        instrument_params(options)  # refuses what cannot be, before anything is measured
         self._arrivals: AnyArrivals = (
             arrivals_of(options) if bench in _BY_ARRIVALS else Closed(options["clients"])
         )

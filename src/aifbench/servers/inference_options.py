@@ -7,6 +7,7 @@ from typing import Any
 from aifbench.errors import UsageError
 from aifbench.options import Option, count_option, duration_option, number_option
 from aifbench.results.slo import Slo, parse_slo
+from aifbench.servers.instrumented import INSTRUMENT_OPTION
 from aifbench.units import parse_count, parse_rate_per_s
 
 BENCHES = ("all", "generate", "sweep", "capacity", "structured", "conversation", "embed", "average")
@@ -104,5 +105,6 @@ BENCH_OPTIONS = (
         default="http",
         choices=("http", "sdk"),
     ),
+    INSTRUMENT_OPTION,
     Option("no-calibration", "do not measure the client's own error at the end", default=False, flag=True),
 )

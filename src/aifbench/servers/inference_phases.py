@@ -17,6 +17,7 @@ from aifbench.results.slo import Slo
 from aifbench.servers.benchmark import Evidence, Phase
 from aifbench.servers.inference_idle import await_idle
 from aifbench.servers.inference_setup import Setup
+from aifbench.servers.instrumented import instrument_params, via_of
 from aifbench.workloads import engine_metrics
 from aifbench.workloads.openai_control import bearer_headers
 from aifbench.workloads.scraper import Scraper
@@ -100,6 +101,7 @@ class PhaseMaker:
             "salt": f"{setup.context.run_tag}-{level.name}",
             "extra": setup.extra,
             "exact": setup.is_exact,
+            **instrument_params(self._options),
         }
         via = self._options["via"]
         module = "inference_sdk" if via == "sdk" else "inference"
@@ -110,7 +112,7 @@ class PhaseMaker:
             params,
             to_json(level.arrivals),
             qualities=(quality,) if setup.is_exact else (),
-            via=via,
+            via=via_of(self._options),
         )
         return self.phase(level, replace(stream, **changes))
 

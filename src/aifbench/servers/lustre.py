@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from aifbench.cluster.announce import Announcement
 from aifbench.cluster.endpoint import Endpoint
@@ -16,7 +16,14 @@ from aifbench.servers.base import Probe, SlurmServer
 from aifbench.servers.benchmark import Benchmark, BenchmarkContext
 from aifbench.servers.deployment import Deployment
 from aifbench.servers.log_news import LogNews
-from aifbench.servers.lustre_options import BENCH_OPTIONS, BENCHES, parse_ini, parse_path, parse_stripe_size
+from aifbench.servers.lustre_options import (
+    BENCH_OPTIONS,
+    BENCHES,
+    parse_ini,
+    parse_path,
+    parse_stripe_count,
+    parse_stripe_size,
+)
 from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus
 from aifbench.units import format_size
@@ -59,7 +66,12 @@ class LustreServer(SlurmServer):
             asked=True,
         ),
         Option("fs-type", "refuse any other type of file system, such as lustre", default="", metavar="TYPE"),
-        count_option("stripe-count", "Lustre: objects that a file is spread over; 1 to 2000", maximum=2000),
+        Option(
+            "stripe-count",
+            "Lustre: objects that a file is spread over, 1 to 2000 or all",
+            parse=parse_stripe_count,
+            metavar="N",
+        ),
         Option(
             "stripe-size",
             "Lustre: bytes on one object before the next, such as 1m or 4m",
@@ -84,12 +96,24 @@ class LustreServer(SlurmServer):
 
     @classmethod
     def plan(cls, site: Site, given: Mapping[str, Any]) -> Deployment:
-        path = parse_path(str(given.get("path") or site.config.scratch_dir))
+        if not given.get("path"):  # the site's scratch, which `start` makes
+            return super().plan(site, {**given, "path": str(site.config.scratch_dir)})
+        path = parse_path(str(given["path"]))
         if not Path(path).is_dir():
             raise UsageError(f"--path {path} is no directory here", hint=_PATH_HINT)
         if not os.access(path, os.W_OK | os.X_OK):
             raise UsageError(f"--path {path} is not writable for you", hint=_PATH_HINT)
         return super().plan(site, {**given, "path": path})
+
+    @classmethod
+    def start(cls, site: Site, given: Mapping[str, Any]) -> Self:
+        if not given.get("path"):
+            scratch = site.config.scratch_dir
+            try:
+                scratch.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"cannot make {scratch}: {error.strerror}", hint=_PATH_HINT) from None
+        return super().start(site, given)
 
     @classmethod
     def environment(cls, options: Mapping[str, Any]) -> dict[str, str]:
@@ -103,8 +127,8 @@ class LustreServer(SlurmServer):
 
     @property
     def target(self) -> Path:
-        """The directory that is ours."""
-        return Path(str(self.instance.options["path"])) / self.instance.job_name
+        """The directory that is ours; the job's own data directory, which is on scratch, has another name."""
+        return Path(str(self.instance.options["path"])) / f"{self.instance.job_name}-files"
 
     @property
     def bench_defaults(self) -> Mapping[str, Any]:

@@ -22,16 +22,18 @@ _RANDOM_BYTES = 4096
 
 
 class BlockPhases:
-    """`ranks` parts of `--size` bytes in `directory`, written by every phase list before they are read."""
+    """`ranks` parts of `size_bytes` in `directory`, written by every phase list before they are read."""
 
-    def __init__(self, frame: Frame, directory: Path, *, ranks: int, order: str = "sequential") -> None:
+    def __init__(
+        self, frame: Frame, directory: Path, *, ranks: int, size_bytes: int, order: str = "sequential"
+    ) -> None:
         options = frame.options
         self._frame = frame
         self._directory = directory
         self._order = order
         is_random = order == "random"
         block_bytes = options["block"] or (_RANDOM_BYTES if is_random else _SEQUENTIAL_BYTES)
-        rank_bytes = -(-options["size"] // block_bytes) * block_bytes
+        rank_bytes = -(-size_bytes // block_bytes) * block_bytes
         self._layout = BlockLayout(ranks, rank_bytes, block_bytes, options["shared"])
         self._direct = not options["buffered"]
 
@@ -117,7 +119,10 @@ class BlockPhases:
             metrics = list(transfer_metrics(samples, window_s, rank_of, self._frame.nodes))
             notes = added_notes(outcome.reports(stream))
             values = {metric.name: metric.value for metric in metrics}
-            return {stream.name: Evidence([*self._checks(access, values, notes)], metrics)}
+            found = [*self._checks(access, values, notes)]
+            if layout is not None:
+                found.append(checks.check_whole(int(samples.ok.sum()), layout.blocks))
+            return {stream.name: Evidence(found, metrics)}
 
         return verify
 

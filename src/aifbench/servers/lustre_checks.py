@@ -92,6 +92,14 @@ def check_stragglers(slowest: float | None) -> Check | None:
     return Check("STRAGGLER", Verdict.WARN, text, slowest, _STRAGGLER, "x", advice)
 
 
+def check_whole(done: int, blocks: int) -> Check:
+    """WHOLE: every block was written or read. A rank that fails leaves its other blocks out."""
+    if done == blocks:
+        return Check("WHOLE", Verdict.VALID, f"all {blocks:,} blocks", done, blocks, "blocks")
+    text = f"{done:,} of {blocks:,} blocks: the rest was given up"
+    return Check("WHOLE", Verdict.INVALID, text, done, blocks, "blocks", "see the errors above")
+
+
 def check_verified(verified: float, every: int) -> Check | None:
     """CONTENT: blocks that were read hold what was written; one that does not is an error of its own."""
     if not every:

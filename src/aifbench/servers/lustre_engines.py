@@ -1,7 +1,7 @@
 """Phases that run other people's benchmarks, such as IO500 and fio; and what these said as numbers."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,19 @@ from aifbench.load.arrivals import Closed, to_json
 from aifbench.load.fleet import PhaseOutcome
 from aifbench.load.plan import StreamPlan
 from aifbench.load.rendezvous import rows_name
-from aifbench.results.record import Check, Measurement, Metric, Verdict
+from aifbench.results.record import Check, Measurement, Verdict
 from aifbench.servers import lustre_checks as checks
 from aifbench.servers.benchmark import Phase
+from aifbench.servers.engine_measurements import TOTAL, EngineRun, engine_measurements
+from aifbench.servers.io500_metrics import io500_metrics, io500_settings
 from aifbench.servers.lustre_frame import Frame
-from aifbench.workloads.file_engines import ENGINES, EngineReading, EngineResult
+from aifbench.workloads.file_engines import ENGINES
+from aifbench.workloads.io500_ini import parse_ini
+from aifbench.workloads.mpi_engines import read_io500
 
+_BYTES = {"MiB/s": 2**20, "GiB/s": 2**30}
 _MOST_OUTPUT_BYTES = 64 * 2**20
-TOTAL = "total"
-_TOTALS = {"bandwidth": "bandwidth_mean", "metadata": "metadata_mean", "score": "score"}
-_PERCENTILE = re.compile(r" p([\d.]+)$")
-_PART = re.compile(r" (rate|p[\d.]+)$")
+_BYTES = {"B/s": 1, "KiB/s": 2**10, "MiB/s": 2**20, "GiB/s": 2**30}
 
 
 class EnginePhases:
@@ -56,85 +58,58 @@ class EnginePhases:
         plain = {key: value for key, value in self._job.items() if key != "ini"}
         return {"processes": self._frame.workers, "nodes": nodes, **plain}
 
+    def facts(self) -> dict[str, Any]:
+        """The program's version, and how it was configured where a file says that."""
+        ini = str(self._job.get("ini", ""))
+        configuration = {"configuration": io500_settings(parse_ini(ini))} if ini else {}
+        return {"version": self.version, **configuration}
+
     def _conclude(self, outcome: PhaseOutcome) -> Sequence[Measurement]:
-        """One measurement for each of the program's own phases; without any, one that says why."""
+        """What the program said, from what it printed and wrote."""
         (stream,) = outcome.plan.streams
         directory = outcome.directory / f"{rows_name(stream.name, 0)}.program"
-        reading = ENGINES[self._engine].parse(_text(directory / "output"), _texts(directory))
+        text, files = _text(directory / "output"), _texts(directory)
+        reading = ENGINES[self._engine].parse(text, files)
         self.version = reading.version
         (report,) = outcome.reports(stream)
-        common = [*_finding_checks(reading), *_exit_checks(report.errors, report.failure)]
-        if kind := checks.check_type(self._frame.seen):
-            common.append(kind)
-        groups = _by_phase(reading.results) or {self._engine: []}
-        return [self._measurement(outcome, name, found, tuple(common)) for name, found in groups.items()]
-
-    def _measurement(
-        self, outcome: PhaseOutcome, name: str, results: Sequence[EngineResult], common: tuple[Check, ...]
-    ) -> Measurement:
-        nodes = int(outcome.plan.streams[0].params["nodes"])
-        time_s = next((result.time_s for result in results if result.time_s is not None), 0.0)
-        return Measurement(
-            phase=name,
-            stream=self._engine,
-            arrivals=f"{self._frame.workers} processes on {nodes} nodes",
-            via=self._engine,
-            workers=self._frame.workers,
-            window_s=(0.0, time_s),
-            metrics=tuple(_metrics(results, nodes)),
-            checks=(_result_check(self._engine, name, results), *common),
+        kind = checks.check_type(self._frame.seen)
+        nodes = int(stream.params["nodes"])
+        is_scored = self._engine == "io500" and bool(reading.results)
+        run = EngineRun(
+            engine=self._engine,
+            processes=self._frame.workers,
+            nodes=nodes,
             parameters=self._parameters(nodes),
             started_utc=utc_text(outcome.start_wall_s),
+            checks=[kind] if kind else [],
+            exits=[*_exit_checks(report.errors, report.failure)],
+            more=io500_metrics(read_io500(text, files), nodes, TOTAL) if is_scored else {},
         )
+        return [self._held_to_the_link(found, nodes) for found in engine_measurements(run, reading)]
 
+    def _held_to_the_link(self, found: Measurement, nodes: int) -> Measurement:
+        """With what says whether its bandwidth is the storage's; IO500 has a rule of its own for caches."""
+        rate = next((metric for metric in found.metrics if metric.name == "bandwidth"), None)
+        if rate is None or rate.value is None:
+            return found
+        is_read = "read" in found.phase
+        per_node = rate.value * _BYTES[rate.unit] / nodes
+        more = [checks.check_link(per_node, self._frame.link_bytes_per_s, is_read=is_read)]
+        if is_read and self._engine != "io500":
+            more.append(self._cache_check(nodes))
+        return replace(found, checks=(*found.checks, *(check for check in more if check)))
 
-def _by_phase(results: Sequence[EngineResult]) -> dict[str, list[EngineResult]]:
-    """By the program's own phases, in their order: `write p99` is of `write`; totals are together."""
-    groups: dict[str, list[EngineResult]] = {}
-    for result in results:
-        name = TOTAL if result.name in _TOTALS else _PART.sub("", result.name)
-        groups.setdefault(name, []).append(result)
-    return groups
-
-
-def _metrics(results: Sequence[EngineResult], nodes: int) -> Iterator[Metric]:
-    """The figures to judge by, bandwidths per node too, and what the program says besides."""
-    for result in results:
-        name, n = _metric_name(result), result.repeats
-        yield Metric(name, result.value, result.unit, result.direction, result.low, result.high, n)
-        if nodes > 1 and name == "bandwidth":
-            yield Metric("bandwidth_per_node", result.value / nodes, result.unit, result.direction, n=n)
-        if name == "bandwidth" and result.first_done is not None and result.last_done is not None:
-            note = "when the first process was done: not how long the work takes"
-            first = result.first_done
-            yield Metric("bandwidth_first_done", first, result.unit, result.direction, n=n, note=note)
-    timed = next((result for result in results if result.time_s is not None), None)
-    if timed is not None:
-        yield Metric("time", timed.time_s, "s", "lower", n=timed.repeats)
-
-
-def _metric_name(result: EngineResult) -> str:
-    """As the same quantity is called everywhere else."""
-    if result.name in _TOTALS:
-        return _TOTALS[result.name]
-    if percentile := _PERCENTILE.search(result.name):
-        return f"service_p{percentile[1].replace('.', '')}"
-    return "bandwidth" if result.unit.endswith("B/s") else "throughput"
-
-
-def _result_check(engine: str, name: str, results: Sequence[EngineResult]) -> Check:
-    """RESULT: there is one, and the program itself does not call it invalid."""
-    if not results:
-        return Check("RESULT", Verdict.INVALID, f"{engine} printed no result", advice="see its output")
-    if not all(result.is_valid for result in results):
-        return Check("RESULT", Verdict.INVALID, f"{engine} has no valid result of {name}")
-    return Check("RESULT", Verdict.VALID, f"{engine} came to a result of {name}")
-
-
-def _finding_checks(reading: EngineReading) -> Iterator[Check]:
-    for finding in reading.findings:
-        verdict = Verdict.INVALID if finding.is_fatal else Verdict.WARN
-        yield Check(finding.code, verdict, finding.message, advice=finding.advice)
+    def _cache_check(self, nodes: int) -> Check:
+        direct = bool(self._job["is_direct"])
+        if self._engine == "ior" and nodes > 1 and not direct:
+            return Check("CACHE", Verdict.VALID, "each node read what another one had written")
+        return checks.check_cache(
+            direct=direct,
+            cached_share=None,
+            data_bytes=int(self._job["size_bytes"]) * self._frame.workers,
+            memory_bytes=self._frame.memory_bytes,
+            how="",
+        )
 
 
 def _exit_checks(errors: Mapping[str, int], failure: str) -> Iterator[Check]:

@@ -42,6 +42,16 @@ class Frame:
         return min(each) * self.nodes if each else None
 
     @property
+    def free_bytes(self) -> int | None:
+        """On the file system, when it was looked at."""
+        return next((int(node["free_bytes"]) for node in self.seen if node.get("free_bytes")), None)
+
+    @property
+    def free_inodes(self) -> int | None:
+        """Room for files, where the file system counts them."""
+        return next((int(node["free_inodes"]) for node in self.seen if node.get("free_inodes")), None)
+
+    @property
     def link_bytes_per_s(self) -> float | None:
         """What a node's fastest link carries, as told or as seen; None for a local file system."""
         if self.options["link"]:

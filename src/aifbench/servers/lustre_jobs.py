@@ -1,7 +1,7 @@
 """Phases of what AI jobs do to a file system: metadata, data loading, checkpoints, many small files."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from aifbench.servers.lustre_blocks import added_notes, cached_share
 from aifbench.servers.lustre_frame import Frame
 from aifbench.servers.lustre_metrics import rank_ends, transfer_metrics
 from aifbench.units import format_number
-from aifbench.workloads.file_checkpoint import parse_model, plan_checkpoint
+from aifbench.workloads.file_checkpoint import CheckpointPlan
 from aifbench.workloads.file_shapes import (
     LoaderShape,
     accelerator_utilisation,
@@ -28,16 +28,19 @@ from aifbench.workloads.file_storm import FILES_PER_DIRECTORY
 
 _MODULE = "aifbench.workloads"
 # Small-file phases, in the order that leaves nothing behind.
-_METADATA = ("create", "stat", "read", "rename", "unlink")
+METADATA = ("create", "stat", "read", "rename", "unlink")
 
 
-def metadata(frame: Frame, directory: Path) -> Iterator[Phase]:
-    """create, stat, read, rename and unlink of `--files` files for each client, one after another."""
+def metadata(
+    frame: Frame, directory: Path, per_client: int, operations: Sequence[str] = METADATA
+) -> Iterator[Phase]:
+    """create, stat, read, rename and unlink of `per_client` files for each client, one after another."""
     options = frame.options
-    per_client, shared = int(options["files"]), bool(options["one_directory"])
-    for operation in _METADATA:
+    shared = bool(options["one_directory"])
+    for operation in operations:
+        name = f"{operation}-files"
         stream = StreamPlan(
-            name=operation,
+            name=name,
             workload=f"{_MODULE}.file_tree:Tree",
             params={
                 "directory": str(directory),
@@ -61,12 +64,12 @@ def metadata(frame: Frame, directory: Path) -> Iterator[Phase]:
             "directories": "one, shared" if shared else frame.clients,
             "nodes": frame.nodes,
         }
-        yield Phase(frame.fixed(operation, stream), parameters, _plain_checks(frame))
+        yield Phase(frame.fixed(name, stream), parameters, _plain_checks(frame))
 
 
-def storm(frame: Frame, directory: Path) -> Iterator[Phase]:
+def storm(frame: Frame, directory: Path, per_client: int) -> Iterator[Phase]:
     """Unpacking an archive of small files, then importing them as an interpreter does."""
-    files = int(frame.options["files"]) * frame.clients
+    files = per_client * frame.clients
     common = {"directory": str(directory), "seed": frame.options["seed"]}
     work = (
         ("untar", "Untar", common, FILES_PER_DIRECTORY),
@@ -87,10 +90,9 @@ def storm(frame: Frame, directory: Path) -> Iterator[Phase]:
         yield Phase(frame.fixed(name, stream), {"files": files, "nodes": frame.nodes}, _plain_checks(frame))
 
 
-def checkpoint(frame: Frame, directory: Path) -> Iterator[Phase]:
-    """Every rank saves its shard, then restores it: as many ranks as the model has, or clients if more."""
+def checkpoint(frame: Frame, directory: Path, plan: CheckpointPlan) -> Iterator[Phase]:
+    """Every rank saves its shard, then restores it."""
     options = frame.options
-    plan = plan_checkpoint(parse_model(options["checkpoint"]), scale=options["scale"])
     layout = plan.layout
     direct = not options["buffered"]
     for name, access in (("save", "write"), ("restore", "read")):
@@ -148,7 +150,8 @@ def _checkpoint_evidence(frame: Frame, per_rank: int, ranks: int, total_bytes: i
 def loader(frame: Frame, directory: Path) -> Iterator[Phase]:
     """Writes a training job's data set, then trains: reads batches while an accelerator would compute."""
     options = frame.options
-    shape = scaled(shape_named(options["loader"]), options["scale"])
+    scale = options["scale"] or 1.0
+    shape = scaled(shape_named(options["loader"]), scale)
     samples = max(shape.batch * 2, int(options["data"]) // shape.sample_bytes)
     files = files_for(shape, samples)
     samples = files * shape.samples_per_file
@@ -183,7 +186,7 @@ def loader(frame: Frame, directory: Path) -> Iterator[Phase]:
     )
     parameters = {
         "model": shape.name,
-        "scale": options["scale"],
+        "scale": scale,
         "batch": shape.batch,
         "sample": shape.sample_bytes,
         "samples": samples,
@@ -241,7 +244,7 @@ def _loader_cache_check(frame: Frame, shape: LoaderShape, samples: int, share: f
         return Check("CACHE", Verdict.WARN, "the clients' memory is not known")
     asked = honest_samples(shape, frame.workers, memory_bytes)
     before = "" if share is None else f"; {share:.1%} of it was cached before the first step"
-    text = f"{samples:,} samples of {asked:,} that keep the page cache out of it{before}"
+    text = f"{samples:,} samples, where {asked:,} would keep the page cache out of it{before}"
     if samples >= asked:
         return Check("CACHE", Verdict.VALID, text, samples, asked, "samples")
     needed = format_number(asked * shape.sample_bytes / 2**30, 3)

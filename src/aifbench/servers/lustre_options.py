@@ -1,10 +1,12 @@
 """What benchmarks of file systems can be asked. Light: parsed at the prompt."""
 
+from functools import partial
 from pathlib import Path
 
 from aifbench.errors import UsageError
-from aifbench.options import Option, count_option, nearest, number_option, size_option
-from aifbench.units import parse_size_bytes
+from aifbench.options import Option, count_option, nearest, size_option
+from aifbench.units import parse_count, parse_number, parse_size_bytes
+from aifbench.workloads.file_cache import CACHES
 from aifbench.workloads.file_checkpoint import MODELS, parse_model
 
 BUILT_IN = ("file", "bandwidth", "random", "metadata", "loader", "checkpoint", "storm")
@@ -13,8 +15,6 @@ BENCHES = ("all", *BUILT_IN, *ENGINES)
 
 PROFILES = ("quick", "student-cluster", "list-valid")
 LOADERS = ("unet3d", "resnet50", "cosmoflow", "llm-tokens")
-# How a reading phase keeps the page cache from answering; see workloads.file_cache.
-CACHES = ("auto", "drop", "fadvise", "keep")
 
 
 def parse_path(text: str) -> str:
@@ -22,6 +22,11 @@ def parse_path(text: str) -> str:
     if not text or "\0" in text or "\n" in text:
         raise UsageError(f"--path {text!r} cannot be used", hint="give a directory")
     return str(Path(text).expanduser().absolute())
+
+
+def parse_stripe_count(text: str) -> int:
+    """-1 for `all`, as Lustre has it."""
+    return -1 if text == "all" else parse_count(text, "--stripe-count", minimum=1, maximum=2000)
 
 
 def parse_stripe_size(text: str) -> int:
@@ -59,7 +64,10 @@ BENCH_OPTIONS = (
     count_option(
         "clients", "built-in: operations under way at any time, over all processes", 1, maximum=10**6
     ),
-    size_option("size", "file, bandwidth, random, ior, fio, elbencho: bytes of each process", 2**30),
+    size_option(
+        "size",
+        "bytes of each client (default: what takes 20 s by a short try; random and other engines 1 GiB)",
+    ),
     size_option(
         "block", "bytes of one read or write (default: 1 MiB; random 4 KiB)", minimum=512, maximum=2**30
     ),
@@ -74,7 +82,9 @@ BENCH_OPTIONS = (
         metavar="HOW",
     ),
     count_option("verify", "read back and compare every N-th block; 0: none", 64, minimum=0, maximum=10**9),
-    count_option("files", "metadata, storm, mdtest, elbencho: files of each process", 2000, maximum=10**8),
+    count_option(
+        "files", "metadata, storm, mdtest: files of each client (default: 20 s by a try)", maximum=10**8
+    ),
     size_option("file-size", "metadata: bytes written into each file", 0, minimum=0, maximum=2**30),
     Option("one-directory", "metadata: all files in one directory, not one each", flag=True, default=False),
     Option(
@@ -93,8 +103,11 @@ BENCH_OPTIONS = (
         default="llama3-8b",
         metavar="MODEL",
     ),
-    number_option(
-        "scale", "loader, checkpoint: this part of the real sizes", 0.01, minimum=1e-6, maximum=1.0
+    Option(
+        "scale",
+        "loader, checkpoint: this part of the real sizes (default: loader 1, checkpoint 20 s by a try)",
+        parse=partial(parse_number, what="--scale", minimum=1e-6, maximum=1.0),
+        metavar="X",
     ),
     Option("profile", "io500: how long", default="quick", choices=PROFILES, metavar="NAME"),
     Option("ini", "io500: a configuration of your own instead", parse=parse_ini, default="", metavar="FILE"),

@@ -22,8 +22,11 @@ def parse_name(text: str) -> str:
     return text
 
 
-def parse_port(text: str) -> int:
-    return parse_count(text, "--port", minimum=1024, maximum=65535)
+def parse_port(text: str, what: str = "--port") -> int:
+    return parse_count(text, what, minimum=1024, maximum=65535)
+
+
+_metrics_port = partial(parse_port, what="--metrics-port")
 
 
 def _word(text: str, what: str) -> str:
@@ -50,6 +53,12 @@ START_OPTIONS = (
     _site("account", "Slurm account to be charged"),
     _site("qos", "Slurm quality of service"),
     _site("reservation", "Slurm reservation"),
+    Option(
+        "exporters",
+        "node and GPU exporters beside the service; auto: while monitors run",
+        default="auto",
+        choices=("auto", "yes", "no"),
+    ),
     Option("port", "port to listen on (default: a free one)", parse=parse_port, metavar="PORT"),
 )
 
@@ -80,6 +89,12 @@ LOAD_OPTIONS = (
     count_option("client-nodes", "nodes of the client job that makes the load (Slurm)", maximum=10_000),
     count_option("seed", "seed of data, queries and arrivals", 1, minimum=0, maximum=2**32 - 1),
     Option("note", "a remark to keep with the run", default="", metavar="TEXT"),
+    Option(
+        "metrics-port",
+        "serve bench_* metrics on this port of 127.0.0.1 while the benchmark runs",
+        parse=_metrics_port,
+        metavar="PORT",
+    ),
 )
 
 # Of the client's own error; nothing here is of a service.

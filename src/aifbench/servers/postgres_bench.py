@@ -32,7 +32,7 @@ from aifbench.servers.postgres_options import (
 )
 from aifbench.servers.postgres_phases import OWN, PGBENCH, Level, PhaseMaker, Work, open_connections
 from aifbench.workloads import pgvector, sql_bulk, sql_metadata, sql_points
-from aifbench.workloads.datasets import DatasetSpec, load_dataset, parse_filter
+from aifbench.workloads.datasets import Dataset, DatasetSpec, load_dataset, parse_filter
 from aifbench.workloads.pgbench import ROWS_PER_SCALE, Pgbench, find_pgbench
 from aifbench.workloads.preparation import prepare_dataset
 
@@ -190,22 +190,11 @@ class PostgresBenchmark:
     def _vector(self) -> Iterator[Phase]:
         options = self._options
         version = pgvector.require_extension(self._tables)
-        self._context.progress.phase("data", "vectors, queries and exact answers")
-        spec = DatasetSpec(
-            vectors=options["vectors"],
-            dim=options["dim"],
-            queries=options["queries"],
-            k=options["k"],
-            metric=options["metric"],
-            seed=options["seed"],
-            folder=options["dataset"],
-            filter=parse_filter(options["filter"]),
-        )
-        data = load_dataset(prepare_dataset(spec, self._context.data_dir))
         kind = options["index"]
+        self._refuse_index_options(kind)
+        data = self._vectors()
         built = {name: options[name] for name in pgvector.INDEXES[kind] if options[name] is not None}
         asked = {name: options.get(name) for name in pgvector.SEARCH_OPTIONS[kind] if options.get(name)}
-        self._refuse_index_options(kind)
         pgvector.create_vectors(self._tables, data.dim)
         parameters = {
             "vectors": data.base,
@@ -221,18 +210,7 @@ class PostgresBenchmark:
             "pgvector": version,
         }
         params = {"dataset": str(data.path), "schema": self._tables.schema}
-        ingest = replace(
-            self._own("ingest", "pgvector:Ingest", {**params, "batch": options["batch"], "last": data.base}),
-            items="vectors",
-            stored=lambda: int(self._tables.count(pgvector.TABLE)),
-            rows_each=options["batch"],
-            is_stationary=False,
-            parameters=parameters,
-        )
-        limit = math.ceil(data.base / options["batch"])
-        self._checks = self._load_checks()
-        level = Level("ingest", Closed(min(options["clients"], limit)), limit=limit)
-        yield self._maker.phase(ingest, level)
+        yield self._ingest(params, data.base, parameters)
         began_s = time.monotonic()
         self._make(
             f"index {kind}", lambda: pgvector.create_index(self._tables, kind, data.metric, data.dim, built)
@@ -252,6 +230,36 @@ class PostgresBenchmark:
         size_mb = self._tables.size_bytes() / 1e6
         told = (Metric("index_build", build_s, "s", "lower"), Metric("stored_size", size_mb, "MB", "lower"))
         yield from self._timed(search, lambda _: told)
+
+    def _vectors(self) -> Dataset:
+        options = self._options
+        self._context.progress.phase("data", "vectors, queries and exact answers")
+        spec = DatasetSpec(
+            vectors=options["vectors"],
+            dim=options["dim"],
+            queries=options["queries"],
+            k=options["k"],
+            metric=options["metric"],
+            seed=options["seed"],
+            folder=options["dataset"],
+            filter=parse_filter(options["filter"]),
+        )
+        return load_dataset(prepare_dataset(spec, self._context.data_dir))
+
+    def _ingest(self, params: Mapping[str, Any], vectors: int, parameters: Mapping[str, Any]) -> Phase:
+        batch = self._options["batch"]
+        limit = math.ceil(vectors / batch)
+        work = replace(
+            self._own("ingest", "pgvector:Ingest", {**params, "batch": batch, "last": vectors}),
+            items="vectors",
+            stored=lambda: int(self._tables.count(pgvector.TABLE)),
+            rows_each=batch,
+            is_stationary=False,
+            parameters=parameters,
+        )
+        self._checks = self._load_checks()
+        level = Level("ingest", Closed(min(self._options["clients"], limit)), limit=limit)
+        return self._maker.phase(work, level)
 
     # What they are made of.
 

@@ -71,6 +71,7 @@ class CapacitySearch:
             ((stream, evidence),) = inner(outcome, measured).items()
             attainment = next((m for m in evidence.metrics if m.name == "attainment"), None)
             check = check_of(capacity, self._slo, attainment, str(level.arrivals), final_s)
-            return {stream: Evidence((*evidence.checks, check), (*evidence.metrics, metric_of(capacity)))}
+            metrics = (*evidence.metrics, metric_of(capacity, "tx/s"))
+            return {stream: Evidence((*evidence.checks, check), metrics)}
 
         return replace(phase, verify=verify)

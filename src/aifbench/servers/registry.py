@@ -9,6 +9,7 @@ from aifbench.servers.base import SlurmServer
 _CLASSES = {
     "chroma": "aifbench.servers.chroma:ChromaServer",
     "lustre": "aifbench.servers.lustre:LustreServer",
+    "monitors": "aifbench.servers.monitors:MonitorServer",
     "postgres": "aifbench.servers.postgres:PostgresServer",
     "s3": "aifbench.servers.s3:S3Server",
     "vllm": "aifbench.servers.vllm:VLLMServer",

@@ -31,7 +31,9 @@ from aifbench.results.summary import StreamFacts, summarise
 from aifbench.servers.base import SlurmServer
 from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase, Target
 from aifbench.servers.instance import new_job_name
+from aifbench.servers.instrumented import traced_checks
 from aifbench.servers.options import LOAD_OPTIONS, with_own
+from aifbench.servers.sampling import Sampling
 from aifbench.servers.site import Site
 from aifbench.stats.histogram import Histogram
 
@@ -42,6 +44,8 @@ _UNKNOWN_S = 120.0  # of a time that the benchmark decides
 
 def resolve_bench(server_class: type[SlurmServer], bench: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The full recipe of a benchmark, defaults filled in; `given` names what was asked. Raises UsageError."""
+    if not server_class.benches:
+        raise UsageError(f"{server_class.kind} has no benchmark", hint=server_class.description)
     if bench not in server_class.benches:
         raise UsageError(
             f"{server_class.kind} has no benchmark {bench!r}",
@@ -62,6 +66,8 @@ class BenchRun:
         self._recipe = recipe
         self._progress = progress
         self._record: RunRecord
+        self._sampling: Sampling
+        self._client_job_id = ""
         self._watched_s = site.clock.monotonic_s()
 
     def run(self) -> RunRecord:
@@ -77,6 +83,7 @@ class BenchRun:
         self._record = self._site.runs.create(
             self._target.describe(), self._recipe, collect(config.project_dir, script)
         )
+        self._sampling = Sampling(self._services, self._directory, self._site.clock)
         context = BenchmarkContext(
             endpoint, config.results_dir / "datasets", self._record.run_id.replace("-", ""), self._progress
         )
@@ -108,6 +115,8 @@ class BenchRun:
         benchmark = self._target.benchmark(self._recipe["bench"], self._recipe, context)
         self._progress.phase("run", self._record.run_id)
         try:
+            if isinstance(launcher, LocalLauncher):
+                self._sampling.start_here(self._site.config.python, self._directory / "phases")
             with Fleet(self._directory / "phases", launcher, workers=benchmark.workers) as fleet:
                 for phase in benchmark.phases():
                     self._run_phase(fleet, phase)
@@ -117,6 +126,9 @@ class BenchRun:
                 raise ServiceDied(loss) from error
             raise
         finally:
+            if isinstance(launcher, JobLauncher):
+                self._client_job_id = launcher.job_id
+            self._sampling.stop()
             facts = benchmark.facts()
             benchmark.close()
             self._record = replace(self._record, recipe={**self._record.recipe, "facts": facts})
@@ -125,10 +137,21 @@ class BenchRun:
         self._progress.phase(phase.plan.name, _describe(phase))
         with phase.watching(self._directory / "phases"):
             outcome = fleet.run(phase.plan, self._progress, watch=self._watch)
-        if phase.is_measured:
-            self._keep(phase, outcome)
-        else:
-            _require_clean(phase, outcome)
+        before = len(self._record.measurements)
+        try:
+            if phase.is_measured:
+                self._keep(phase, outcome)
+            else:
+                _require_clean(phase, outcome)
+        finally:
+            self._sampling.saw(
+                phase.plan.name,
+                outcome.start_wall_s,
+                [report for stream in phase.plan.streams for report in outcome.reports(stream)],
+                self._record.measurements[before:],
+                before,
+                is_measured=phase.is_measured,
+            )
         if outcome.interrupted:
             raise KeyboardInterrupt
         if loss := self._loss(max_age_s=0.0):
@@ -169,7 +192,7 @@ class BenchRun:
         good = samples.select(samples.ok)
         latencies = Histogram.of(good.response_ns if facts.open_loop else good.service_ns)
         path.with_name(f"latency-{stream.name}.hgrm").write_text(latencies.to_hgrm(), encoding="ascii")
-        return summarise(samples, facts, outcome.reports(stream))
+        return _with_checks(summarise(samples, facts, outcome.reports(stream)), traced_checks(stream))
 
     @property
     def _directory(self) -> Path:
@@ -192,6 +215,11 @@ class BenchRun:
 
     def _finish(self, state: RunState, error: str) -> None:
         self._keep_service_files()
+        try:
+            self._record = self._sampling.join(self._record, self._site.scheduler, self._client_job_id)
+        except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as damage:
+            # What machines did is beside the point of a run, which must not be lost for a damaged line of it.
+            self._progress.note(f"what the machines did could not be read: {type(damage).__name__}: {damage}")
         ended = utc_text(self._site.clock.wall_s())
         record = replace(self._record, state=state, error=error, ended_utc=ended)
         self._record = replace(record, files=_hashes(self._directory))
@@ -204,7 +232,8 @@ class BenchRun:
             folder = self._directory / "service" / role
             with suppress(OSError):  # helpful, not needed: a log may be gone, a disk full
                 folder.mkdir(parents=True, exist_ok=True)
-                for source, name in ((server.log_path, "job.log"), (server.script_path, "script.sh")):
+                logs = {f"{what}.log": path for what, path in server.log_files.items()}
+                for name, source in {**logs, "script.sh": server.script_path}.items():
                     if source.is_file():
                         shutil.copyfile(source, folder / name)
 

@@ -23,7 +23,8 @@ class Stage(Enum):
 class ServiceStatus:
     """One service now. `detail` says what it is doing or why not; `advice` what to do about it.
 
-    `ready_after_s` is the time from submission to the first successful probe.
+    `ready_after_s` is the time from submission to the first successful probe. `parts` is what a ready service
+    of several programs says of each.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ServiceStatus:
     detail: str = ""
     advice: str = ""
     ready_after_s: float | None = None
+    parts: str = ""
 
     @property
     def is_alive(self) -> bool:

@@ -58,11 +58,15 @@ _RAG_STORES = ("chroma",)
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One of the services: its benchmark, and what was asked of that."""
+    """One of the services: its kind, its benchmark, and what was asked of that.
 
-    server: SlurmServer
+    `name` is the instance's; empty where only the question is whether these can be used together.
+    """
+
+    server: type[SlurmServer]
     bench: str
     given: Mapping[str, Any]
+    name: str = ""
 
 
 def together_options(together: str) -> tuple[Option, ...]:
@@ -98,14 +102,14 @@ def resolve_together(
 def _member_recipe(role: str, member: Member, options: Mapping[str, Any]) -> dict[str, Any]:
     from aifbench.servers.run import resolve_bench
 
-    recipe = resolve_bench(type(member.server), member.bench, member.given)
+    recipe = resolve_bench(member.server, member.bench, member.given)
     for key in _SHARED:
         if key in recipe["given"]:
             raise UsageError(
                 f"{key} of {role}: it is of all services together", hint=f"give {key} beside `together`"
             )
     shared = {key: options[key] for key in ("duration", "warmup")}
-    return {"service": member.server.name, **recipe, **shared}
+    return {"service": member.name, **recipe, **shared}
 
 
 def _check_interference(members: Mapping[str, Member]) -> None:

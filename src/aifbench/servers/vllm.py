@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from aifbench.cluster.endpoint import Endpoint
+from aifbench.cluster.targets import Target
 from aifbench.errors import NotReady, ServiceError, UsageError
 from aifbench.options import Option, count_option, resolve_options
 from aifbench.servers import vllm_log
@@ -174,6 +175,9 @@ class VLLMServer(SlurmServer):
         except ServiceError as error:
             return Probe(is_ready=False, detail=str(error))
         return Probe(is_ready, detail="" if is_ready else "its /health says that it is not well")
+
+    def metrics_targets(self, endpoint: Endpoint) -> Sequence[Target]:
+        return [Target(endpoint.authority, scheme=endpoint.scheme, path=f"{endpoint.prefix}/metrics")]
 
     def prove(self, endpoint: Endpoint) -> Probe:
         """One token, or one embedding: an engine can answer /health and die at its first request."""

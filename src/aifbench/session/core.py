@@ -8,6 +8,7 @@ from aifbench.cluster.jobs import Scheduler
 from aifbench.cluster.tracker import JobTracker
 from aifbench.config import Config, load_config
 from aifbench.errors import ConfigError
+from aifbench.eventlog import EventLog
 from aifbench.results.store import RunStore
 from aifbench.servers.instance import InstanceStore
 from aifbench.servers.site import Site
@@ -39,6 +40,13 @@ class SessionCore:
             inside_allocation="SLURM_JOB_ID" in environ,
         )
         self._cached: list[ServiceStatus] = []
+        self.events = EventLog(
+            self.config.events_dir,
+            clock,
+            level=self.config.events_level,
+            keep_s=self.config.events_keep_s,
+            secret_files=lambda: self.config.services_dir.glob("*/secret"),
+        )
 
     @property
     def scheduler_kind(self) -> str:

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aifbench.errors import ResultError, UnknownRun
+from aifbench.errors import ResultError, ServiceError, UnknownRun
 from aifbench.results.store import RunSummary
 from aifbench.session.core import SessionCore
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from aifbench.results.repeats import Repeats
     from aifbench.results.study import StudyRecord
     from aifbench.results.tags import Tags
+    from aifbench.servers.io500_import import Imported
     from aifbench.studies.store import StudyStore, StudySummary
 
 
@@ -88,15 +90,30 @@ class SessionResults(SessionCore):
         return view(record, runs, missing)
 
     def save(self, ref: str, out: Path | None = None) -> Path:
-        """A zip with everything a run rests on, secrets masked. `ref` may name a service: its last run."""
+        """A zip with everything a run rests on, secrets masked. `ref` may name a service: its last run.
+
+        What living monitors have seen of the run is kept with it.
+        """
         from aifbench.results.archive import save_zip
 
         run_id = self._resolve_run(ref)
         self.report(run_id)
+        self._keep_snapshot(run_id)
         secrets = [path for path in self.config.services_dir.glob("*/secret") if path.is_file()]
         secrets += self._attached_key_files()
         target = out or self.config.results_dir / f"{run_id}.zip"
         return save_zip(self._site.runs.path(run_id), target, secrets)
+
+    def _keep_snapshot(self, run_id: str) -> None:
+        """Without monitors, or when they cannot tell, a run is complete nevertheless."""
+        from aifbench.servers.monitors import ready_monitors
+
+        for endpoint in ready_monitors(self._site):
+            from aifbench.monitor.snapshot import keep_snapshot
+            from aifbench.workloads.monitors_control import MonitorsControl
+
+            with suppress(ServiceError, OSError, ValueError):
+                keep_snapshot(MonitorsControl(endpoint), self.run(run_id), self._site.runs.path(run_id))
 
     def studies(self) -> "Sequence[StudySummary]":
         """Every study in a line, newest first, also those that cannot be read."""
@@ -159,6 +176,12 @@ class SessionResults(SessionCore):
         from aifbench.results.pruning import prune
 
         return prune(self._site.runs, plan, studies=studies)
+
+    def import_io500(self, path: Path, *, nodes: int = 0, ini: Path | None = None) -> "list[Imported]":
+        """Store earlier IO500 runs at or below `path` as runs; see servers.io500_import."""
+        from aifbench.servers.io500_import import import_io500
+
+        return import_io500(path, self._site.runs, self._site.clock, nodes=nodes, ini=ini)
 
     def export(self, runs: str, path: Path) -> int:
         """Write a table of runs as CSV, one row per run and metric; how many runs. Replaces `path`."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aifbench.cluster.tracker import REST_AGE_S
 from aifbench.errors import BenchError, ServiceError, UnknownService, UsageError
@@ -11,10 +11,14 @@ from aifbench.options import Option, nearest
 from aifbench.servers.attached import attach, attach_options
 from aifbench.servers.base import SlurmServer
 from aifbench.servers.instance import Instance
+from aifbench.servers.log import ALL, Wanted
 from aifbench.servers.options import LOAD_OPTIONS, with_own
 from aifbench.servers.registry import kinds, server_class
 from aifbench.servers.status import ServiceStatus
 from aifbench.session.core import SessionCore
+
+if TYPE_CHECKING:
+    from aifbench.monitor.live import NodeView, RunWatch
 
 # Services that ended are still shown for this long, so that a death is not overlooked.
 SHOW_ENDED_S = 3600.0
@@ -63,6 +67,7 @@ class SessionServices(SessionCore):
     def start(self, kind: str, given: Mapping[str, Any]) -> ServiceStatus:
         """Submit a service; it is QUEUED or STARTING when this returns. `detail` has the site's message."""
         status = server_class(kind).start(self._site, given).status(max_age_s=0)
+        self.events.write("info", "start", service=status.name, kind=kind, job=status.job.job_id)
         message = self._site.scheduler.last_message.replace("\n", "; ")
         return replace(status, detail="; ".join(filter(None, (status.detail, message))))
 
@@ -82,7 +87,9 @@ class SessionServices(SessionCore):
         if not server.attachable:
             valid = ", ".join(self.attachable_kinds()) or "none yet"
             raise UsageError(f"{kind} cannot be attached", hint=f"kinds that can: {valid}")
-        return attach(server, self._site, url, given, self._environ).status()
+        status = attach(server, self._site, url, given, self._environ).status()
+        self.events.write("info", "attach", service=status.name, kind=kind, url=url)
+        return status
 
     def dry_run(self, kind: str, given: Mapping[str, Any]) -> str:
         """What `start` would run: environment, script and command, as text."""
@@ -104,6 +111,10 @@ class SessionServices(SessionCore):
         self._cached = [server.status(max_age_s=max_age_s) for server in servers]
         return self._cached
 
+    def status_of(self, name: str) -> ServiceStatus:
+        """One service, as `status` has it."""
+        return self.server(name).status()
+
     def cached_status(self) -> list[ServiceStatus]:
         """What `status` said last; never blocks."""
         return self._cached
@@ -118,12 +129,27 @@ class SessionServices(SessionCore):
         """See SlurmServer.check."""
         return self.server(name).check(wait_s=wait_s, progress=progress)
 
-    def logs(self, name: str, *, lines: int = 50) -> list[str]:
-        return self._with_log(name).log_lines(lines)
+    def logs(self, name: str, *, lines: int = 50, wanted: Wanted = ALL) -> list[str]:
+        """The last lines of the service's logs, those that are `wanted`."""
+        return self._with_log(name).chosen_log_lines(lines, wanted)
 
-    def follow(self, name: str) -> Iterator[str]:
-        """The log's lines as they come, until the service's job has ended."""
-        return self._with_log(name).follow_log()
+    def follow(self, name: str, *, wanted: Wanted = ALL) -> Iterator[str]:
+        """The logs' lines as they come, until the service's job has ended."""
+        return self._with_log(name).follow_log(wanted)
+
+    def run_watch(self, name: str) -> "RunWatch":
+        """To look at the benchmark that loads the service, from whatever shell it was started."""
+        from aifbench.monitor.live import RunWatch
+
+        return RunWatch(self._site.runs, name, self._site.clock)
+
+    def nodes_now(self, name: str, run_id: str = "") -> "dict[str, list[NodeView]]":
+        """What samplers see of the service's nodes, and of those that make the load of a run."""
+        from aifbench.monitor.live import nodes_now
+
+        now_s = self._site.clock.wall_s()
+        clients = nodes_now(self._site.runs.path(run_id) / "phases", now_s) if run_id else []
+        return {"service": nodes_now(self.server(name).directory, now_s), "clients": clients}
 
     def stop(self, names: Sequence[str]) -> list[ServiceStatus]:
         """Stop these services, or `all`; returns when their jobs have ended. Attached ones are forgotten.
@@ -141,9 +167,16 @@ class SessionServices(SessionCore):
         for server in asked:
             with _noting(errors):
                 statuses.append(server.await_end())
+                self.events.write("info", "stop", service=server.name, job=server.instance.job_id)
         if errors:
             raise errors[0]
         return statuses
+
+    def keep_targets(self, note: Callable[[str], None] = print) -> None:
+        """Keep Prometheus's target files as the services are, for ever: the monitors' job runs this."""
+        from aifbench.servers.monitor_targets import keep_targets
+
+        keep_targets(self._site, note)
 
     def _free_name(self, base: str) -> str:
         taken = {instance.name for instance in self._site.instances.open_instances()}

@@ -13,8 +13,9 @@ from aifbench.studies.recipe import Catalog, Recipe, Value
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Of the trials given. All of it is "at least": a trial counts with one phase of warm-up and measured
-    time (of interference, with all of them), and with 0 where the benchmark decides these. Many have more phases, and starting services,
-    preparing data and draining come on top; a service whose job has too little time left is started anew.
+    time (of interference, with all of them), and with 0 where the benchmark decides these. Many have more
+    phases, and starting services, preparing data and draining come on top; a service whose job has too little
+    time left is started anew.
     """
 
     points: int

@@ -4,12 +4,13 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from aifbench.errors import UsageError
+from aifbench.errors import BenchError, UsageError
 from aifbench.results.study import StudyRecord, Trial, TrialState
 from aifbench.studies.estimate import Estimate, estimate
 from aifbench.studies.plan import Plan
 from aifbench.studies.recipe import Catalog, Recipe
 from aifbench.studies.store import RECIPE_FILE, StudyStore, count
+from aifbench.studies.yaml_text import read_text
 
 
 def new_study(store: StudyStore, plan: Plan, *, may_exceed: bool) -> StudyRecord:
@@ -50,8 +51,8 @@ def what_is_left(record: StudyRecord, file: Path | None = None) -> str:
     if failed:
         text += f", {failed} failed (--retry-failed runs these again)"
     now = file or Path(record.recipe_file)
-    with suppress(OSError, UnicodeDecodeError):
-        if now.read_text(encoding="utf-8") != record.recipe_text:
+    with suppress(BenchError):
+        if read_text(now) != record.recipe_text:
             text += f"; {now} is different now: the study goes on with the recipe it began with"
     return text
 

@@ -6,7 +6,7 @@ Light to import: yaml is loaded when a recipe is read.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aifbench.options import Option
 
@@ -33,6 +33,15 @@ class Catalog(Protocol):
 
     def together_options(self, together: str) -> tuple[Option, ...]:
         """Of a benchmark over several services, one of TOGETHER."""
+        ...
+
+    def check_together(
+        self,
+        members: Mapping[str, tuple[str, str, Mapping[str, Any]]],
+        together: str,
+        given: Mapping[str, Any],
+    ) -> None:
+        """Raises UsageError where members, (kind, bench, options) by role, cannot be used together."""
         ...
 
 

@@ -62,10 +62,11 @@ def write_new(ref: str, kind: str, folder: Path, here: Path, catalog: Catalog) -
     """
     from aifbench.studies.recipe_reader import read_recipe
 
-    if kind not in catalog.kinds():
+    kinds = [each for each in catalog.kinds() if catalog.bench_names(each)]
+    if kind not in kinds:
         raise UsageError(
-            f"no service kind is called {kind!r}{nearest(kind, catalog.kinds())}",
-            hint=f"valid: {', '.join(catalog.kinds())}",
+            f"no service with benchmarks is called {kind!r}{nearest(kind, kinds)}",
+            hint=f"valid: {', '.join(kinds)}",
         )
     path = here / Path(ref).expanduser()
     if path.suffix not in _SUFFIXES:
@@ -164,7 +165,7 @@ matrix:
 
 repeats: 5  # the run is the unit of comparison: fewer than 5 seldom decide anything
 order: shuffled  # or interleaved (A B B A), or sequential
-seed: 1  # of the order
+seed: 1  # of the order; repeat n of every point draws its data and arrivals from seed + n - 1
 baseline: {{clients: 1}}  # what the other points are compared with
 limits: {{trials: 100, node_hours: 10}}
 """

@@ -113,7 +113,8 @@ def _named_member(services: Fields, role: str, catalog: Catalog) -> Member:
 
 
 def _member(fields: Fields, role: str, catalog: Catalog) -> Member:
-    kind = fields.parsed("service", partial(_one_of, catalog.kinds()), "")
+    kinds = [kind for kind in catalog.kinds() if catalog.bench_names(kind)]
+    kind = fields.parsed("service", partial(_one_of, kinds), "")
     if "attach" in fields and "start" in fields:
         message = "`attach` uses a service that runs already, `start` is for a new one"
         raise fields.error(message, "remove one of them", key="attach")

@@ -4,6 +4,7 @@ Scoring an answer (some 10 µs) is part of the operation here, because a blockin
 afterwards; the client's own work is a hundred times that.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from aifbench.cluster.endpoint import Endpoint
@@ -11,13 +12,14 @@ from aifbench.errors import ConfigError
 from aifbench.load.workload import Outcome, OutcomeKind
 from aifbench.workloads.chroma_control import auth_headers
 from aifbench.workloads.chroma_http import check_batch, find_collection, where_clause
+from aifbench.workloads.openlit_tracing import CHROMA, instrument, tell_address
 from aifbench.workloads.vectors import AnswerScorer, open_batches, open_dataset
 
 
 class _Client:
-    """The SDK's client and one collection of it."""
+    """The SDK's client and one collection of it; `telemetry` says where traces go, None makes none."""
 
-    def __init__(self, endpoint: Endpoint, name: str) -> None:
+    def __init__(self, endpoint: Endpoint, name: str, telemetry: Mapping[str, str] | None) -> None:
         try:
             import chromadb
         except ImportError as error:
@@ -26,6 +28,8 @@ class _Client:
             ) from error
         from chromadb.config import Settings
 
+        if telemetry is not None:
+            instrument(CHROMA, telemetry)
         # Asked by HTTP first, which explains what is wrong; the SDK often cannot.
         self.limits = find_collection(endpoint, name)[1]
         self._client: Any = chromadb.HttpClient(  # its declared type lacks close
@@ -37,6 +41,8 @@ class _Client:
         )
         # Any embedding function but None would fetch a model from the network.
         self.collection = self._client.get_collection(name, embedding_function=None)
+        if telemetry is not None:
+            tell_address(self.collection._client, endpoint.url)
 
     def close(self) -> None:
         self._client.close()
@@ -73,7 +79,10 @@ def _of_status(status: int, text: str) -> Outcome:
 class Search:
     """`chroma_http.Search` by the SDK."""
 
-    def __init__(self, dataset: str, collection: str, k: int = 10) -> None:
+    def __init__(
+        self, dataset: str, collection: str, k: int = 10, instrument: Mapping[str, str] | None = None
+    ) -> None:
+        self._telemetry = instrument
         self._dataset_path = dataset
         self._collection = collection
         self._k = k
@@ -84,7 +93,7 @@ class Search:
         self._scorer = AnswerScorer(dataset, self._k)
         self._queries = dataset.queries
         self._where: Any = where_clause(dataset.filter)
-        self._client = _Client(endpoint, self._collection)
+        self._client = _Client(endpoint, self._collection, self._telemetry)
         self._chroma = self._client.collection
 
     def perform(self, index: int) -> Outcome:
@@ -116,7 +125,9 @@ class Ingest:
         first: int = 0,
         last: int | None = None,
         attributes: bool = False,
+        instrument: Mapping[str, str] | None = None,
     ) -> None:
+        self._telemetry = instrument
         self._dataset_path = dataset
         self._collection = collection
         self._batch = batch
@@ -128,7 +139,7 @@ class Ingest:
     def open(self, endpoint: Endpoint) -> None:
         self._dataset = open_dataset(self._dataset_path)
         self._batches = open_batches(self._dataset, self._first, self._last, self._batch)
-        self._client = _Client(endpoint, self._collection)
+        self._client = _Client(endpoint, self._collection, self._telemetry)
         self._chroma = self._client.collection
         check_batch(self._batch, self._client.limits)
 

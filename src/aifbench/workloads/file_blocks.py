@@ -16,6 +16,7 @@ import numpy as np
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import UsageError, WorkloadError
 from aifbench.load.workload import Outcome, OutcomeKind
+from aifbench.workloads.file_cache import CACHES, Cached, make_cold
 from aifbench.workloads.file_content import PAGE_BYTES, BlockBuffer, file_tag
 from aifbench.workloads.file_layout import BlockLayout, SyncPolicy
 from aifbench.workloads.file_outcomes import failed, is_full, pause_when_full
@@ -33,6 +34,7 @@ class Blocks:
     `ranks` x `rank_bytes` of data in `directory`, see BlockLayout. `access` is write or read, `order`
     sequential or random (every block once before any comes again); `direct` goes past the page cache; `fsync`
     is a SyncPolicy as text; every `verify_every`-th block read is compared with what was written (0: none).
+    `cache` is what is done before reading through the page cache, see file_cache.make_cold.
     Items are blocks. On a full file system the client's file is emptied at once and nothing more is written.
     """
 
@@ -52,6 +54,7 @@ class Blocks:
         direct: bool = False,
         fsync: str = "none",
         verify_every: int = 0,
+        cache: str = "keep",
         seed: int = 1,
     ) -> None:
         self._directory = Path(directory)
@@ -61,6 +64,8 @@ class Blocks:
         self._sync = SyncPolicy.parse(fsync)
         self._direct = direct
         self._verify_every = verify_every
+        self._cache = _one_of("cache", cache, CACHES)
+        self._cached = Cached(0, 0)
         self._seed = seed
         self._fds = [-1] * self._layout.files
         self._tags = [-1] * self._layout.files
@@ -85,6 +90,9 @@ class Blocks:
     def open(self, endpoint: Endpoint) -> None:  # noqa: ARG002 (files have no endpoint)
         if not self._directory.is_dir():
             raise WorkloadError(f"{self._directory} is no directory", hint="prepare the files first")
+        if not self._writes and not self._direct:
+            files = (self._directory / self._layout.file_name(n) for n in range(self._layout.files))
+            self._cached = make_cold(files, self._cache)
         if not self._writes:
             self._open_file(0)  # the commonest mistake is to read what nobody has written
         place = self._place_of()
@@ -97,7 +105,12 @@ class Blocks:
                 self._fds[file] = -1
 
     def notes(self) -> dict[str, float]:
-        return {"verified_blocks": float(self._verified), "disk_full": float(bool(self._full))}
+        return {
+            "verified_blocks": float(self._verified),
+            "disk_full": float(bool(self._full)),
+            "cached_bytes": float(self._cached.cached_bytes),
+            "looked_at_bytes": float(self._cached.total_bytes),
+        }
 
     def _not_open(self, index: int) -> Outcome:
         raise RuntimeError(f"operation {index} before open()")

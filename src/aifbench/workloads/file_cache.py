@@ -17,6 +17,8 @@ DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 # MLPerf Storage v2: the data is to be this many times the memory of all clients together.
 HONEST_RATIO = 5.0
 
+CACHES = ("auto", "drop", "fadvise", "keep")
+
 _LOOK_BYTES = 256 * 2**20
 _ABSENT = bytes(range(0, 256, 2))  # mincore: the lowest bit says that a page is there, others are reserved
 
@@ -129,6 +131,24 @@ def drop_everything() -> bool:
     except OSError:
         return False
     return True
+
+
+def make_cold(paths: Iterable[str | Path], how: str) -> Cached:
+    """Have this node forget `paths` as `how` says (one of CACHES), and tell what it holds of them then.
+
+    auto: the whole page cache where that is allowed, else file by file. Raises WorkloadError.
+    """
+    known = [path for path in paths if Path(path).exists()]
+    dropped = how in ("auto", "drop") and drop_everything()
+    if how == "drop" and not dropped:
+        raise WorkloadError(
+            "the page cache cannot be dropped: only root may",
+            hint="use --cache auto, or leave out --buffered",
+        )
+    if how == "fadvise" or (how == "auto" and not dropped):
+        for path in known:
+            drop_file(path)
+    return cached_in_all(known)
 
 
 def cached_in(path: str | Path) -> Cached:

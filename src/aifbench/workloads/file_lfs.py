@@ -144,6 +144,11 @@ def getstripe_command(path: str) -> list[str]:
     return ["lfs", "getstripe", "-d", path]
 
 
+def quota_command(mount_point: str, uid: int) -> list[str]:
+    """In kilobytes, of one user."""
+    return ["lfs", "quota", "-u", str(uid), mount_point]
+
+
 def setstripe_command(directory: str, count: int | None, size: str | None) -> list[str]:
     """For files made in `directory` from then on: a plain layout, also where the default is progressive.
 

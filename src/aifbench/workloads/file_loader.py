@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import UsageError, WorkloadError
 from aifbench.load.workload import Outcome, OutcomeKind
+from aifbench.workloads.file_cache import Cached, make_cold
 from aifbench.workloads.file_content import PAGE_BYTES, BlockBuffer, file_tag
 from aifbench.workloads.file_outcomes import failed, is_full, pause_when_full
-from aifbench.workloads.file_shapes import LoaderShape
+from aifbench.workloads.file_shapes import LoaderShape, files_for
 
 _CHUNK_BYTES = 4 * 2**20
 _WAIT_S = 0.5
@@ -86,6 +87,7 @@ class Loader:
         samples: int,
         *,
         prefetch: int = 4,
+        cache: str = "keep",
         seed: int = 1,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -97,6 +99,8 @@ class Loader:
                 hint=f"at least one batch ({self._shape.batch}) and one ahead",
             )
         self._samples = samples
+        self._cache = cache
+        self._cached = Cached(0, 0)
         self._seed = seed
         self._sleep = sleep
         self._indices: Iterator[int] = iter(())
@@ -113,6 +117,12 @@ class Loader:
         path = self._directory / file_name((self._samples - 1) // self._shape.samples_per_file)
         if not path.is_file():
             raise WorkloadError(f"{path} is missing", hint="write the data set first")
+        files = files_for(self._shape, self._samples)
+        self._cached = make_cold((self._directory / file_name(n) for n in range(files)), self._cache)
+
+    def notes(self) -> dict[str, float]:
+        seen = self._cached
+        return {"cached_bytes": float(seen.cached_bytes), "looked_at_bytes": float(seen.total_bytes)}
 
     def prepare(self, indices: Iterable[int]) -> None:
         """The steps that this worker will do, in their order; reading begins with the first step."""

@@ -22,7 +22,14 @@ from typing import Any
 
 from aifbench.errors import BenchError, UsageError, WorkloadError
 from aifbench.workloads.file_cache import node_memory
-from aifbench.workloads.file_lfs import getstripe_command, layout_words, parse_getstripe, setstripe_command
+from aifbench.workloads.file_lfs import (
+    getstripe_command,
+    layout_words,
+    parse_getstripe,
+    parse_quota,
+    quota_command,
+    setstripe_command,
+)
 from aifbench.workloads.file_mounts import mount_of, space_of
 from aifbench.workloads.file_own_directory import OwnDirectory
 
@@ -80,7 +87,7 @@ def look(target: Path) -> dict[str, Any]:
         "memory_bytes": memory.usable_bytes,
         "cpus": len(os.sched_getaffinity(0)),
         "link_bytes_per_s": fastest_link(_link_texts(_SYS)),
-        "stripes": stripes(target) if mount.is_lustre else "",
+        **({"stripes": stripes(target), "quota": quota(mount.point)} if mount.is_lustre else {}),
     }
 
 
@@ -90,6 +97,14 @@ def stripes(target: Path) -> str:
         return layout_words(parse_getstripe(_run(getstripe_command(str(target)))))
     except BenchError as error:
         return f"unknown: {error}"
+
+
+def quota(mount_point: str) -> dict[str, Any]:
+    """This user's on a Lustre file system: bytes and files used and allowed, or why it is not known."""
+    try:
+        return asdict(parse_quota(_run(quota_command(mount_point, os.getuid()))))
+    except BenchError as error:
+        return {"unknown": str(error)}
 
 
 def fastest_link(texts: Sequence[tuple[str, str]]) -> float | None:
@@ -131,6 +146,13 @@ def _run(argv: list[str]) -> str:
     return done.stdout
 
 
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WorkloadError(f"cannot write {path}: {error.strerror}") from None
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="file_survey")
     parser.add_argument("verb", choices=("make", "look", "drop"))
@@ -155,7 +177,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             seen = look(asked.target)
             path = asked.into / f"survey-{seen['host']}.json"
-            path.write_text(json.dumps(seen), encoding="utf-8")
+            _write(path, json.dumps(seen))
     except BenchError as error:
         sys.stderr.write(f"aifbench: {error}\n")
         return 1

@@ -14,13 +14,17 @@ from aifbench.load.wire_loop import kind_of_status
 from aifbench.load.workload import Outcome, OutcomeKind
 from aifbench.workloads.inference import flaw, token_times, tokens_in
 from aifbench.workloads.openai_dialect import DIALECTS, Reading, error_text
+from aifbench.workloads.openlit_tracing import OPENAI, instrument
 from aifbench.workloads.prompts import PromptSource, load_source
 
 _NO_KEY = "none"  # the package wants one, servers without authentication do not look
 
 
 class Generate:
-    """One streamed answer per operation; the options are those of `inference.Generate`."""
+    """One streamed answer per operation; the options are those of `inference.Generate`.
+
+    `instrument` says where traces go; None makes none.
+    """
 
     def __init__(
         self,
@@ -31,7 +35,9 @@ class Generate:
         salt: str = "",
         extra: Mapping[str, Any] | None = None,
         exact: bool = False,
+        instrument: Mapping[str, str] | None = None,
     ) -> None:
+        self._telemetry = instrument
         self._path, self._model, self._api, self._salt = Path(source), model, api, salt
         self._dialect = DIALECTS[api](model)
         self._extra = {name: value for name, value in (extra or {}).items() if value is not None}
@@ -48,6 +54,8 @@ class Generate:
             raise WorkloadError(
                 "--via sdk needs the openai package", hint="type: pip install openai"
             ) from error
+        if self._telemetry is not None:
+            instrument(OPENAI, self._telemetry)
         self._source = load_source(self._path, salt=self._salt)
         context = client_context(endpoint.scheme, endpoint.ca_file)
         self._client = openai.OpenAI(

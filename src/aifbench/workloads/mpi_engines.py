@@ -60,7 +60,9 @@ class Io500:
     def parse(self, text: str, files: Mapping[str, str]) -> EngineReading:
         summary = read_io500(text, files)
         findings = review(summary, parse_ini(files.get(_INI, "")).stonewall_s)
-        return EngineReading(self.name, summary.version, tuple(_io500_results(summary)), findings)
+        is_short = any(finding.code == "IO500_NOT_FOR_THE_LIST" for finding in findings)
+        results = tuple(_io500_results(summary, marks_count=not is_short))
+        return EngineReading(self.name, summary.version, results, findings)
 
 
 def read_io500(text: str, files: Mapping[str, str]) -> Summary:
@@ -132,11 +134,14 @@ class Mdtest:
         )
 
 
-def _io500_results(summary: Summary) -> Iterator[EngineResult]:
-    """Phases that count, then the strict means and score."""
+def _io500_results(summary: Summary, *, marks_count: bool) -> Iterator[EngineResult]:
+    """Phases that count, then the strict means and score.
+
+    In a run that was asked to be short every line is marked INVALID: then the marks say nothing of a phase.
+    """
     if not summary.phases:
         return
-    yield from (_phase_result(phase) for phase in summary.phases if phase.is_scored)
+    yield from (_phase_result(phase, marks_count=marks_count) for phase in summary.phases if phase.is_scored)
     score = strict_score(summary.values)
     for name, value, unit in (
         ("bandwidth", score.bandwidth_gib_s, "GiB/s"),
@@ -146,7 +151,7 @@ def _io500_results(summary: Summary) -> Iterator[EngineResult]:
         yield EngineResult(name, value, unit, is_valid=not score.lacking)
 
 
-def _phase_result(phase: Phase) -> EngineResult:
+def _phase_result(phase: Phase, *, marks_count: bool) -> EngineResult:
     return EngineResult(
         phase.name,
         phase.score.value,
@@ -154,7 +159,7 @@ def _phase_result(phase: Phase) -> EngineResult:
         phase.time_s,
         first_done=phase.stonewall,
         last_done=phase.score.value,
-        is_valid=not phase.is_invalid and phase.score.value > 0,
+        is_valid=phase.score.value > 0 and not (marks_count and phase.is_invalid),
     )
 
 

@@ -11,7 +11,7 @@ from aifbench.errors import WorkloadError
 
 LAUNCHERS = ("auto", "srun", "mpirun", "none")
 
-# A step inside of a step must not take these for its own: its parent's rank, binding and size.
+# What is started inside of a step must not take these for its own: its parent's rank, binding and size.
 _STEP_VARIABLES = (
     *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_STEP_ID"),
     *("SLURM_NTASKS_PER_NODE", "SLURM_STEPID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_NODES"),
@@ -20,7 +20,11 @@ _STEP_VARIABLES = (
     *("SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_VERBOSE", "SLURM_DISTRIBUTION", "SLURM_GTIDS", "SLURM_TASK_PID"),
     *("SLURM_LAUNCH_NODE_IPADDR", "SLURM_UMASK", "SLURM_MPI_TYPE"),
     *("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_JOBID"),
+    *("PMIX_NAMESPACE", "PMIX_RANK", "PMIX_SERVER_URI2", "PMIX_SERVER_URI21", "PMIX_SERVER_URI3"),
+    *("PMIX_SERVER_URI4", "PMIX_SERVER_URI41", "PMIX_SECURITY_MODE", "PMIX_GDS_MODULE", "PMIX_SERVER_TMPDIR"),
+    *("PMIX_DSTORE_21_BASE_PATH", "PMIX_DSTORE_ESH_BASE_PATH", "PMIX_BFROP_BUFFER_TYPE", "PMIX_HOSTNAME"),
 )
+_OWN_VIEW = ("env", *(word for name in _STEP_VARIABLES for word in ("-u", name)))
 _PREFERRED = ("pmix", "pmi2")
 _ASK_TIMEOUT_S = 20.0
 
@@ -71,7 +75,7 @@ def launcher(
 ) -> tuple[str, ...]:
     """The words before an MPI program's own. Raises WorkloadError where there is no way to start it."""
     if choice == "none" or (choice == "auto" and processes == 1 and nodes == 1):
-        return ()
+        return _OWN_VIEW if around.in_slurm else ()
     mpi_type = next((kind for kind in _PREFERRED if kind in around.mpi_types), "")
     if choice == "srun" or (choice == "auto" and around.in_slurm and (mpi_type or not around.mpirun)):
         if not around.in_slurm:
@@ -92,11 +96,10 @@ def one_per_node(nodes: int) -> tuple[str, ...]:
 
 def _srun(mpi_type: str, processes: int, nodes: int) -> tuple[str, ...]:
     # --overlap: the step that asks holds the allocation's CPUs itself.
-    own_view = [word for name in _STEP_VARIABLES for word in ("-u", name)]
     per_node = -(-processes // nodes)
     kind = (f"--mpi={mpi_type}",) if mpi_type else ()
     return (
-        *("env", *own_view, "srun", "--overlap", f"--nodes={nodes}", f"--ntasks={processes}"),
+        *(*_OWN_VIEW, "srun", "--overlap", f"--nodes={nodes}", f"--ntasks={processes}"),
         *(f"--ntasks-per-node={per_node}", "--cpu-bind=none", "--kill-on-bad-exit=1", *kind),
     )
 

@@ -12,8 +12,9 @@ from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import ServiceError, UsageError, WorkloadError
 from aifbench.load.workload import Outcome
 from aifbench.workloads.datasets import BUCKETS, Filter
-from aifbench.workloads.sql_connection import Client, SingleStatement, SqlWorkload, Statement
+from aifbench.workloads.sql_connection import Client, SqlWorkload, Statement
 from aifbench.workloads.sql_control import SqlNamespace
+from aifbench.workloads.sql_single import SingleStatement
 from aifbench.workloads.vectors import AnswerScorer, open_batches, open_dataset
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""PostgreSQL's control plane: what a server is, one run's data base, counters. Never on a measured path."""
+"""PostgreSQL's control plane: what a server is, one run's data base. Never on a measured path."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -98,16 +98,6 @@ class PostgresControl:
         )
         return Sizes(int(row[0][0]), int(row[0][1]), self.memory_bytes())
 
-    def relation_sizes(self) -> dict[str, int]:
-        """Bytes of each table of this data base, its indexes included, by name."""
-        query = (
-            "SELECT c.oid::regclass::text, pg_total_relation_size(c.oid) FROM pg_class c "
-            "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'm') "
-            "AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname !~ '^pg_toast' "
-            "ORDER BY 1"
-        )
-        return {str(name): int(size) for name, size in self.rows(query)}
-
     def memory_bytes(self) -> int | None:
         """What the server may use: its node's memory, or its job's share. Only a superuser's to ask."""
         try:
@@ -128,34 +118,6 @@ class PostgresControl:
     def has_extension(self, name: str) -> bool:
         """Whether the server could make it."""
         return bool(self.rows("SELECT 1 FROM pg_available_extensions WHERE name = %s", [name]))
-
-    def counters(self) -> dict[str, float]:
-        """Totals since the server's start, of this data base and of the server; see `changes`.
-
-        A backend hands in its numbers at the end of a transaction, at most once a second, and when it ends.
-        """
-        found = {f"database.{k}": v for k, v in self._numbers(_DATABASE_COUNTERS).items()}
-        found |= {f"checkpoints.{k}": v for k, v in self._numbers(self._checkpoint_query()).items()}
-        found |= {f"wal.{k}": v for k, v in self._numbers(_WAL_BYTES).items()}
-        if self.version_number >= 140000:
-            found |= {f"wal.{k}": v for k, v in self._numbers(_WAL_COUNTERS).items()}
-        if self.version_number >= 160000:
-            found |= {f"io.{k}": v for k, v in self._numbers(_IO_COUNTERS).items()}
-        return found
-
-    def _checkpoint_query(self) -> str:
-        return _CHECKPOINTS_17 if self.version_number >= 170000 else _CHECKPOINTS
-
-    def _numbers(self, query: str) -> dict[str, float]:
-        with self._errors(query):
-            cursor = self._connection.execute(query.encode())
-            row = cursor.fetchone() or ()
-            names = [column.name for column in cursor.description or ()]
-        return {name: float(value) for name, value in zip(names, row, strict=False) if value is not None}
-
-    def checkpoint(self) -> None:
-        """Write out what is dirty, so that a measurement does not pay for what came before it."""
-        self.execute("CHECKPOINT")
 
     def execute(self, statement: str) -> None:
         with self._errors(statement):
@@ -202,45 +164,6 @@ class PostgresNamespace:
     def _maintain(self, statement: str) -> None:
         with closing(PostgresControl(self._endpoint, timeout_s=self._timeout_s)) as control:
             control.execute(statement)
-
-
-def changes(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """What happened in between. A counter that went back was reset: its new total is all that is known."""
-    return {
-        name: value - before[name] if value >= before[name] else value
-        for name, value in after.items()
-        if name in before
-    }
-
-
-def cache_hit_ratio(change: Mapping[str, float]) -> float | None:
-    """The share of blocks found in shared buffers; None when none was asked for."""
-    hit, read = change.get("database.blks_hit", 0.0), change.get("database.blks_read", 0.0)
-    return hit / (hit + read) if hit + read else None
-
-
-_DATABASE_COUNTERS = (
-    "SELECT xact_commit, xact_rollback, blks_read, blks_hit, tup_returned, tup_fetched, tup_inserted, "
-    "tup_updated, tup_deleted, conflicts, temp_files, temp_bytes, deadlocks, blk_read_time, blk_write_time "
-    "FROM pg_stat_database WHERE datname = current_database()"
-)
-_WAL_BYTES = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0') AS bytes"
-_WAL_COUNTERS = (
-    "SELECT wal_records AS records, wal_fpi AS full_page_images, wal_buffers_full AS buffers_full "
-    "FROM pg_stat_wal"
-)
-_CHECKPOINTS = (
-    "SELECT checkpoints_timed AS timed, checkpoints_req AS requested, buffers_checkpoint AS buffers_written, "
-    "checkpoint_write_time AS write_time, checkpoint_sync_time AS sync_time FROM pg_stat_bgwriter"
-)
-_CHECKPOINTS_17 = (
-    "SELECT num_timed AS timed, num_requested AS requested, buffers_written, write_time, sync_time "
-    "FROM pg_stat_checkpointer"
-)
-_IO_COUNTERS = (
-    "SELECT sum(reads) AS reads, sum(writes) AS writes, sum(extends) AS extends, sum(fsyncs) AS fsyncs "
-    "FROM pg_stat_io"
-)
 
 
 class _Errors:

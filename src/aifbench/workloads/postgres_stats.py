@@ -5,15 +5,11 @@ A server process adds its counts at most once a second, and when its client leav
 ends a phase after the load's connections are closed.
 """
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
-
-from aifbench.errors import BenchError
 
 Fetch = Callable[[str], Sequence[Mapping[str, Any]]]
 
@@ -129,50 +125,3 @@ def change(before: Snapshot, after: Snapshot) -> Change | None:
         checkpoint_write_s=grown["checkpointer.write_time"] / 1e3,
         checkpoint_sync_s=grown["checkpointer.sync_time"] / 1e3,
     )
-
-
-class Sampler:
-    """Takes a snapshot every `interval_s` in a thread of its own, between `start` and `stop`.
-
-    `fetch` is used by that thread alone. Its errors end the sampling; `failure` says why.
-    """
-
-    def __init__(self, fetch: Fetch, version: int, *, interval_s: float = 1.0) -> None:
-        self._fetch = fetch
-        self._version = version
-        self._interval_s = interval_s
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="postgres-stats", daemon=True)
-        self.snapshots: list[Snapshot] = []
-        self.failure = ""
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout_s: float = 5.0) -> list[Snapshot]:
-        """All snapshots, the last one taken now if the server still answers within the time."""
-        self._stopping.set()
-        self._thread.join(timeout_s)
-        return self.snapshots
-
-    def _run(self) -> None:
-        try:
-            while True:
-                is_last = self._stopping.is_set()
-                self.snapshots.append(take(self._fetch, self._version))
-                if is_last:
-                    break
-                self._stopping.wait(self._interval_s)
-        except BenchError as error:
-            self.failure = str(error)
-
-
-def rates(snapshots: Sequence[Snapshot], counter: str) -> list[tuple[float, float]]:
-    """(wall clock in the middle, growth per second) between neighbours; pairs with a reset are left out."""
-    found = []
-    for before, after in pairwise(snapshots):
-        passed_s = after.wall_s - before.wall_s
-        if passed_s > 0 and change(before, after) is not None and counter in after.counters:
-            grown = after.counters[counter] - before.counters[counter]
-            found.append(((before.wall_s + after.wall_s) / 2, grown / passed_s))
-    return found

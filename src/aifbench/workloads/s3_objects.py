@@ -50,10 +50,6 @@ class Sizes:
     at: Callable[[float], int] = field(repr=False, compare=False)
     mean_bytes: float
 
-    @property
-    def largest_bytes(self) -> int:
-        return self.at(1 - 2**-53)
-
 
 def parse_sizes(text: str) -> Sizes:
     """The distribution a person asked for. Raises UsageError naming the value."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from aifbench.load.workload import Outcome, OutcomeKind
-from aifbench.workloads.sql_connection import SingleStatement, Statement
+from aifbench.workloads.sql_connection import Statement
+from aifbench.workloads.sql_single import SingleStatement
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -240,9 +240,3 @@ def create_bulk(namespace: SqlNamespace, *, unlogged: bool = False) -> None:
             " payload text NOT NULL)"
         ).format(kind, namespace.table(TABLE))
     )
-
-
-def next_first(namespace: SqlNamespace) -> int:
-    """A `first` for the next Load that collides with none of the rows there."""
-    query = sql.SQL("SELECT coalesce(max(id) + 1, 0) FROM {}").format(namespace.table(TABLE))
-    return int(namespace.control.value(query))

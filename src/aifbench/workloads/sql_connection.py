@@ -7,7 +7,7 @@ conversions and row objects cost a multiple of what libpq itself does for a smal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import ConfigError, UsageError, WorkloadError
@@ -28,7 +28,7 @@ DATABASE = "bench"
 
 _ROWS, _DONE = pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK
 _BAD = pq.ConnStatus.BAD
-_BINARY = 1
+BINARY = 1
 
 # By SQLSTATE, or by its class. What is not here, the server blames on itself.
 _KINDS = {
@@ -138,7 +138,7 @@ class Client:
 
         `formats` has 1 for each value in binary; None means that all are text.
         """
-        result = self.pgconn.exec_prepared(name, values, formats, _BINARY)
+        result = self.pgconn.exec_prepared(name, values, formats, BINARY)
         if result.status != _ROWS and result.status != _DONE:
             raise error_from_result(result)
         return result
@@ -227,59 +227,6 @@ class SqlWorkload:
         except psycopg.Error:
             connection.close()
             raise
-
-
-class SingleStatement(SqlWorkload):
-    """Operations that are one prepared statement each, so that a loop without threads can do them too."""
-
-    is_polled: ClassVar[bool] = True
-
-    def ask(self, index: int) -> tuple[bytes, Sequence[bytes], Sequence[int] | None]:
-        """The statement's name, its values and their formats, as `Client.run` takes them."""
-        raise NotImplementedError
-
-    def read(self, index: int, result: "PGresult") -> Outcome:
-        """What a result means that is no error."""
-        raise NotImplementedError
-
-    def act(self, client: Client, index: int) -> Outcome:
-        return self.read(index, client.run(*self.ask(index)))
-
-    @property
-    def connections(self) -> int:
-        return self._connections
-
-    def connect(self) -> Client | Outcome:
-        """One of the prepared connections, or a new one; what became of the operation if there is none."""
-        try:
-            client = None if self._free.empty() else self._free.get()
-            return client or self._new_client()
-        except psycopg.Error as error:
-            return outcome_of(error)
-
-    def begin(self, client: Client, index: int) -> Outcome | None:
-        """Send operation `index` without waiting for its answer; an outcome when that failed."""
-        try:
-            client.pgconn.send_query_prepared(*self.ask(index), _BINARY)
-        except psycopg.Error as error:
-            return outcome_of(error, is_lost=client.is_lost)
-        return None
-
-    def advance(self, client: Client, index: int) -> Outcome | None:
-        """Called when there is something to read: the outcome, None while the answer is incomplete."""
-        pgconn = client.pgconn
-        try:
-            pgconn.consume_input()
-            if index < 0 or pgconn.is_busy():
-                return None
-            result = pgconn.get_result()
-            while pgconn.get_result() is not None:
-                pass
-            if result is None or (result.status != _ROWS and result.status != _DONE):
-                raise psycopg.OperationalError if result is None else error_from_result(result)
-            return self.read(index, result)
-        except psycopg.Error as error:
-            return outcome_of(error, is_lost=client.is_lost)
 
 
 def outcome_of(error: psycopg.Error, *, is_lost: bool = False) -> Outcome:

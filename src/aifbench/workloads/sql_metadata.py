@@ -15,9 +15,10 @@ from psycopg import sql
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import UsageError
 from aifbench.load.workload import Outcome, OutcomeKind
-from aifbench.workloads.sql_connection import SingleStatement, Statement
+from aifbench.workloads.sql_connection import Statement
 from aifbench.workloads.sql_control import SqlNamespace
 from aifbench.workloads.sql_keys import draw_keys
+from aifbench.workloads.sql_single import SingleStatement
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

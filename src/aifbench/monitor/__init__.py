@@ -1,0 +1,1 @@
+"""Watching machines and services while they work."""
