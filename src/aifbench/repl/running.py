@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from cmd2 import with_argparser
 
@@ -11,12 +12,13 @@ from aifbench.repl import completion, studies_wording, wording
 from aifbench.repl.exit_codes import INVALID_RUN
 from aifbench.repl.parsers import Parser
 from aifbench.repl.progress import live_line
-from aifbench.repl.study_progress import StudyLines
 from aifbench.repl.topic import Interrupted, Topic
 from aifbench.results.record import Verdict
-from aifbench.results.study import StudyRecord, TrialState
-from aifbench.studies.opening import over_limit
-from aifbench.studies.store import StudySummary, count
+
+if TYPE_CHECKING:
+    from aifbench.repl.study_progress import StudyLines
+    from aifbench.results.study import StudyRecord
+    from aifbench.studies.store import StudySummary
 
 
 def _run_parser() -> Parser:
@@ -90,6 +92,8 @@ class Running(Topic):
 
     def _is_allowed(self, args: Namespace) -> bool:
         """Whether to go beyond the recipe's limit; only a person can be asked."""
+        from aifbench.studies.opening import over_limit
+
         if args.yes or not self._cmd.is_interactive:
             return True
         plan = self.session.plan_study(args.recipe)
@@ -105,10 +109,14 @@ class Running(Topic):
             return False
         return True
 
-    def _tell(self, record: StudyRecord) -> None:
+    def _tell(self, record: "StudyRecord") -> None:
         """What became of all trials; the worst of it is the outcome of the command."""
+        from aifbench.results.study import TrialState
+        from aifbench.studies.store import count
+
         done, failed = (count(record.trials, state) for state in (TrialState.DONE, TrialState.FAILED))
-        invalid = self._invalid_runs(record)
+        runs = [trial.run_id for trial in record.trials if trial.state is TrialState.DONE]
+        invalid = [run_id for run_id in runs if self._verdict(run_id) is Verdict.INVALID]
         words = [f"{done} trials done"]
         words += [f"{failed} failed"] if failed else []
         words += [f"{len(invalid)} INVALID"] if invalid else []
@@ -122,13 +130,6 @@ class Running(Topic):
             reason = f"`show {invalid[0]} --full` tells why"
             self._cmd.fail(f"{len(invalid)} runs are INVALID; {reason}", INVALID_RUN)
 
-    def _invalid_runs(self, record: StudyRecord) -> list[str]:
-        return [
-            trial.run_id
-            for trial in record.trials
-            if trial.state is TrialState.DONE and self._verdict(trial.run_id) is Verdict.INVALID
-        ]
-
     def _verdict(self, run_id: str) -> Verdict | None:
         try:
             return self.session.run(run_id).verdict
@@ -136,8 +137,10 @@ class Running(Topic):
             return None
 
     @contextmanager
-    def _lines(self) -> Iterator[StudyLines]:
+    def _lines(self) -> "Iterator[StudyLines]":
         """A study's progress on screen; Ctrl-C tells how to go on."""
+        from aifbench.repl.study_progress import StudyLines
+
         line = live_line(self._cmd.stdout, self._cmd.poutput)
         lines = StudyLines(line, self._cmd.poutput)
         try:
@@ -166,7 +169,7 @@ def _how_to_go_on(study_id: str) -> str:
     return f"what was measured is kept, its services are stopped; `run --resume {study_id}` goes on"
 
 
-def _table(studies: Sequence[StudySummary]) -> str:
+def _table(studies: "Sequence[StudySummary]") -> str:
     rows = [
         (
             study.study_id,
