@@ -40,8 +40,8 @@ def traced_checks(stream: StreamPlan) -> tuple[Check, ...]:
         Check(
             "TRACED",
             Verdict.WARN,
-            f"OpenLIT instrumented the client ({where}), about a millisecond more for each Chroma query:"
-            " these are not the service's latencies",
+            f"OpenLIT instrumented the client ({where}), which adds tenths of a millisecond to an operation,"
+            " more to long streams: these are not the service's latencies",
             advice="measure without --instrument; python -m test.perf.trace_cost tells the cost here",
         ),
     )
