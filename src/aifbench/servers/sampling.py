@@ -70,8 +70,7 @@ class Sampling:
 
     def start_here(self, python: str, root: Path) -> None:
         """Sample this machine into `root`, unless a service's sampler does so already."""
-        lag_s = self._first_lags.get((socket.gethostname(), boot_id()))
-        if lag_s is not None and abs(lag_s) <= _ALIVE_S:
+        if self._is_sampled_here():
             return
         source = str(Path(__file__).resolve().parents[2])
         with suppress(OSError):  # then there are no samples
@@ -84,6 +83,17 @@ class Sampling:
                 env={**os.environ, "PYTHONPATH": source},
                 start_new_session=True,
             )
+
+    def _is_sampled_here(self) -> bool:
+        """By a process that lives: what it wrote a moment ago tells nothing of now."""
+        here = (socket.gethostname(), boot_id())
+        heads = [
+            known.head
+            for s in self._services.values()
+            for known in newest(s.directory)
+            if _key(known) == here
+        ]
+        return any(_is_sampler(head.get("pid")) for head in heads)
 
     def stop(self) -> None:
         """End the sampler that was started here; it takes a last sample."""
@@ -236,6 +246,14 @@ class Sampling:
             for phase in use.phases:
                 if phase.covered < MIN_COVERED:
                     yield f"{use.node} was seen for {100 * phase.covered:.0f} % of {phase.phase}"
+
+
+def _is_sampler(pid: object) -> bool:
+    """Numbers are used again: the process has to be one."""
+    try:
+        return SAMPLER.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _key(samples: NodeSamples) -> Key:
