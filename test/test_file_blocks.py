@@ -14,9 +14,9 @@ from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import UsageError, WorkloadError
 from aifbench.load.workload import OutcomeKind
 from aifbench.workloads.file_blocks import Blocks, random_order
-from aifbench.workloads.file_checkpoint import MODELS, parse_model, plan_checkpoint, slowest
+from aifbench.workloads.file_checkpoint import MODELS, parse_model, plan_checkpoint
 from aifbench.workloads.file_content import PAGE_BYTES, BlockBuffer, file_tag
-from aifbench.workloads.file_layout import BlockLayout, SyncPolicy, large_file, rank_ends_s
+from aifbench.workloads.file_layout import BlockLayout, SyncPolicy
 
 ENDPOINT = Endpoint("localhost", 1)
 KIB = 1024
@@ -92,11 +92,6 @@ class Places(unittest.TestCase):
         for text in ("0", "-1", "often", "", "²"):
             with self.subTest(text), self.assertRaises(UsageError):
                 SyncPolicy.parse(text)
-
-    def test_rank_ends(self) -> None:
-        layout = BlockLayout(2, 20, 10)
-        ends = rank_ends_s(layout, [0, 1, 2, 3], [1_000_000_000, 5_000_000_000, 2_000_000_000, 3_000_000_000])
-        self.assertEqual(ends, {0: 5.0, 1: 3.0})
 
 
 class Content(unittest.TestCase):
@@ -217,11 +212,6 @@ class WritingAndReading(FileCase):
                 self.blocks(**how)  # type: ignore[arg-type]
             self.assertTrue(raised.exception.hint)
 
-    def test_one_large_file_is_rounded_to_blocks(self) -> None:
-        params = large_file(self.dir, 2**20 + 1, access="write")
-        self.assertEqual((params["ranks"], params["rank_bytes"], params["fsync"]), (1, 2 * 2**20, "end"))
-        Blocks(**params)
-
 
 class Checkpoints(unittest.TestCase):
     def test_a_known_model(self) -> None:
@@ -242,10 +232,6 @@ class Checkpoints(unittest.TestCase):
         for scale in (0, 1.5, -1):
             with self.assertRaises(UsageError):
                 plan_checkpoint(parse_model("1b"), scale=scale)
-
-    def test_the_slowest_rank_decides_and_a_missing_one_leaves_no_checkpoint(self) -> None:
-        self.assertEqual(slowest({0: 1.0, 1: 3.0, 2: 2.0}, 3), (1, 3.0))
-        self.assertIsNone(slowest({0: 1.0, 1: 3.0}, 3))
 
     def test_parameters_build_the_workload(self) -> None:
         plan = plan_checkpoint(parse_model("1b"), scale=0.001)

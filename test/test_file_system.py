@@ -11,11 +11,9 @@ from test import fakes  # noqa: F401 - puts src on the path
 from aifbench.errors import BenchError, ResultError, UsageError, WorkloadError
 from aifbench.workloads import file_cache, file_own_directory
 from aifbench.workloads.file_cache import (
-    cache_words,
     cached_in,
     cached_in_all,
     cgroup_limit,
-    data_to_memory,
     drop_file,
     node_memory,
     parse_meminfo,
@@ -235,12 +233,6 @@ class Cache(unittest.TestCase):
     def test_the_least_limit_counts(self) -> None:
         self.assertEqual(cgroup_limit(["max\n", "2000\n", "1000"]), 1000)
         self.assertIsNone(cgroup_limit(["max\n"]))
-
-    def test_ratio_in_words(self) -> None:
-        self.assertEqual(data_to_memory(20, 2, nodes=2), 5)
-        self.assertIn("from the storage", cache_words(5))
-        self.assertIn("partly cached", cache_words(2))
-        self.assertIn("fits in", cache_words(0.5))
 
     def test_how_much_of_a_file_is_cached(self) -> None:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as name:

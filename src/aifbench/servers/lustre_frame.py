@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aifbench.load.arrivals import AnyArrivals, Closed
+from aifbench.load.arrivals import AnyArrivals
 from aifbench.load.plan import PhasePlan, StreamPlan
 from aifbench.servers.benchmark import BenchmarkContext
 from aifbench.servers.load_options import arrivals_of, timing_of
@@ -74,6 +74,3 @@ class Frame:
         return PhasePlan(
             name, streams, self.context.endpoint, seed=self.options["seed"], **timing_of(self.options)
         )
-
-    def all_at_once(self, ranks: int) -> Closed:
-        return Closed(min(self.clients, ranks))

@@ -14,9 +14,6 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
-# MLPerf Storage v2: the data is to be this many times the memory of all clients together.
-HONEST_RATIO = 5.0
-
 CACHES = ("auto", "drop", "fadvise", "keep")
 
 _LOOK_BYTES = 256 * 2**20
@@ -88,20 +85,6 @@ def _own_limits() -> list[str]:
     except OSError:
         return texts
     return texts
-
-
-def data_to_memory(data_bytes: int, memory_bytes: int, nodes: int = 1) -> float:
-    """How many times the data is the memory of the nodes that read it."""
-    return data_bytes / (memory_bytes * nodes)
-
-
-def cache_words(ratio: float) -> str:
-    """What a ratio of data to memory lets one say of reads that go through the page cache."""
-    if ratio >= HONEST_RATIO:
-        return f"data is {ratio:.1f} times the clients' memory: most reads come from the storage"
-    if ratio >= 1:
-        return f"data is {ratio:.1f} times the clients' memory, less than {HONEST_RATIO:.0f}: partly cached"
-    return f"data is {ratio:.2f} times the clients' memory: it fits in, and may be read from there"
 
 
 def drop_file(path: str | Path) -> None:

@@ -5,7 +5,6 @@ storage before its last chunk counts as written. The save (restore) time is that
 the common start; the rate is all bytes by that time (as MLPerf Storage v2 has it).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +89,3 @@ def plan_checkpoint(
         chunk_bytes = max(1, round(shard_bytes / _ALIGN_BYTES)) * _ALIGN_BYTES
     rank_bytes = max(1, round(shard_bytes / chunk_bytes)) * chunk_bytes
     return CheckpointPlan(model, scale, BlockLayout(ranks, rank_bytes, chunk_bytes))
-
-
-def slowest(ends_s: Mapping[int, float], ranks: int) -> tuple[int, float] | None:
-    """The last rank to finish and its time; None when a rank did not: then there is no checkpoint."""
-    if len(ends_s) < ranks:
-        return None
-    rank = max(ends_s, key=lambda each: ends_s[each])
-    return rank, ends_s[rank]

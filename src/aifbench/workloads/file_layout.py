@@ -1,8 +1,6 @@
 """Which bytes belong to which rank: files, segments, blocks; and when data is forced to the storage."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from aifbench.errors import UsageError
 
@@ -86,28 +84,3 @@ class SyncPolicy:
         if not text.isascii() or not text.isdigit() or not int(text):
             raise UsageError(f"fsync policy {text!r}", hint="none, end, dsync, or a number of blocks")
         return cls(every=int(text), at_end=True)
-
-
-def large_file(directory: str, size_bytes: int, block_bytes: int = 2**20, **options: Any) -> dict[str, Any]:
-    """Parameters of Blocks for the simplest form: one file of at least `size_bytes`, in whole blocks.
-
-    Its write and read time is from the common start to the end of the last operation, with the fsync.
-    """
-    rank_bytes = -(-size_bytes // block_bytes) * block_bytes
-    return {
-        "directory": directory, "ranks": 1, "rank_bytes": rank_bytes, "block_bytes": block_bytes,
-        "fsync": "end", **options,
-    }  # fmt: skip
-
-
-def rank_ends_s(layout: BlockLayout, indices: Sequence[int], finished_ns: Sequence[int]) -> dict[int, float]:
-    """When each rank's last block was done, in seconds since the common start, for sequential order.
-
-    The columns are those of Samples, without the failed and unfinished operations. The first to be done
-    gives the flattering figure, the last one the true one; their spread shows stragglers.
-    """
-    ends_ns: dict[int, int] = {}
-    for index, at_ns in zip(indices, finished_ns, strict=True):
-        rank = index // layout.blocks_per_rank % layout.ranks
-        ends_ns[rank] = max(ends_ns.get(rank, 0), at_ns)
-    return {rank: at_ns / 1e9 for rank, at_ns in sorted(ends_ns.items())}
