@@ -110,10 +110,12 @@ class OverHttp(EngineCase):
             self.load(Closed(1), limit=1)
 
     def test_the_report_says_what_the_load_cost(self) -> None:
-        report, samples = self.load(Closed(1), measure_s=0.2)
-        self.assertGreater(report.cpu_s, 0.0)
-        self.assertAlmostEqual(report.wall_s, 0.2, delta=0.1)
-        self.assertLessEqual(report.cpu_s, report.wall_s + 0.05)
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        report, samples = self.load(Closed(1), limit=300)
+        wall_s, cpu_s = time.perf_counter() - wall_s, time.process_time() - cpu_s
+        busy_s = (samples.finished_ns.max() - samples.sent_ns.min()) / 1e9
+        self.assertTrue(busy_s <= report.wall_s <= wall_s, (busy_s, report.wall_s, wall_s))
+        self.assertTrue(0 < report.cpu_s <= cpu_s, (report.cpu_s, cpu_s))
         self.assertGreater(report.loop_delay_max_s, 0.0)
         self.assertLess(abs(report.clock_step_s), 0.01)
         self.assertEqual((report.stream, report.worker, report.operations), ("s", 0, len(samples)))

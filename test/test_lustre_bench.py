@@ -108,7 +108,7 @@ class BuiltIn(BenchCase):
                 path.rename(self.dir / f"done-{shared}")
 
     def test_random_blocks_of_a_time(self) -> None:
-        done = self.done("random", block="4KiB", clients="2")
+        done = self.done("random", block="4KiB", clients="2", duration="600ms")
         measured = [name for name, one in done.items() if one.phase.is_measured]
         self.assertEqual(measured, ["random-read", "random-write"])
         self.assertGreater(self.metric(done["random-read"], "data_rate"), 0)

@@ -169,10 +169,16 @@ class CallLoop:
                 return None
             index, intended_ns = part.index(number), int(part.due_ns[number])
             slot.append((index, intended_ns, NOT_SEEN))
-        # Free clients hold the earlier operations, so one taken late had to wait for a client.
-        if number >= OPEN_LOOP_THREADS and intended_ns < self._now_ns():
+        if not self.limited_by and intended_ns < self._now_ns() and self._is_every_other_busy(slot):
             self.limited_by = f"all {OPEN_LOOP_THREADS} blocking clients were busy"
         return index, intended_ns
+
+    def _is_every_other_busy(self, slot: Slot) -> bool:
+        """Whether all further clients are in a call. One that was woken late is not: it holds an operation unsent."""
+        if len(self._slots) < OPEN_LOOP_THREADS:
+            return False
+        others = (other.copy() for other in self._slots if other is not slot)
+        return all(under_way and under_way[0][2] != NOT_SEEN for under_way in others)
 
     def _wait_until(self, due_ns: int) -> None:
         while (left_ns := due_ns - self._now_ns()) > 0 and not self._part.stop.is_set:
