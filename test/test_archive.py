@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -15,7 +16,7 @@ from test.fakes.records import RUN_ID, sample_record
 from aifbench.errors import ResultError
 from aifbench.load.samples import Samples
 from aifbench.results.archive import save_zip
-from aifbench.results.masking import mask_json, mask_lines, secret_values
+from aifbench.results.masking import mask_block, mask_json, mask_lines, secret_values
 from aifbench.results.record import RunRecord
 
 TOKEN = 'k9"Zr/4+tok&en=='
@@ -230,6 +231,19 @@ class Masking(ArchiveTest):
         line = [b"a" * 200_000 + b"x-a-a-a" * 20_000 + b"token=abc"]
         masked = next(iter(mask_lines(line)))
         self.assertTrue(masked.endswith(b"token=***"))
+
+    def test_a_block_is_masked_as_its_lines_are(self) -> None:
+        key = b"-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\n"
+        lines = (
+            b"plain\n", b"\n", b"\r\n", b"Token=abc, password: x\n", b"throughput\n", b"hunter2hunter2 b\n",
+            b"Authorization: Bearer abcdefghijk\n", b"\xff token \xfe\n", b"--api-key abc --hf_token def\n",
+        )  # fmt: skip
+        secrets = secret_values(["hunter2hunter2"])
+        for last in (b"", b"no end", b"api_key=abc", key, key + b"after\n"):
+            for first in range(len(lines)):
+                text = b"".join((*lines[first:], *lines[:first], last))
+                expected = b"".join(mask_lines(io.BytesIO(text), secrets))
+                self.assertEqual(mask_block(text, secrets), expected, (first, last))
 
     def test_the_sums_are_of_what_the_archive_holds(self) -> None:
         members = self.members(self.save())

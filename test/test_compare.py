@@ -5,6 +5,7 @@ import random
 import unittest
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -163,6 +164,23 @@ class Counting(unittest.TestCase):
             compared(failed, runs(5, first=1))
         self.assertNotIn("--with-invalid", str(caught.exception))
 
+    def test_of_several_sides_one_that_does_not_count_is_told_and_left_out(self) -> None:
+        sides = [
+            side(runs(5), "a"),
+            side([*map(invalid, runs(5, first=1))], "b"),
+            side(runs(5, first=20), "c"),
+        ]
+        found = compare_sides(sides)
+        self.assertEqual([pair.other.label for pair in found.pairs], ["c"])
+        self.assertIn("no run of b counts: ", " ".join(found.notes))
+
+    def test_large_numbers_that_differ_are_shown(self) -> None:
+        def asked(vectors: int, first: int) -> list[RunRecord]:
+            return [replace(r, recipe={**r.recipe, "vectors": vectors}) for r in runs(2, first=first)]
+
+        text = comparison_text(compared(asked(20_000, 0), asked(50_001, 1)))
+        self.assertRegex(text, "vectors +20,000 +50,001")
+
     def test_running_ones_never_count(self) -> None:
         a = [replace(runs(1)[0], state=RunState.RUNNING), *runs(4, first=2)]
         found = compared(a, runs(5, first=1), with_invalid=True)
@@ -251,7 +269,17 @@ class Differences(unittest.TestCase):
             run_id="other",
             created_utc="2027-01-01T00:00:00Z",
             service={**service, "endpoint": endpoint},
-            recipe={**base.recipe, "note": "again", "new_option": None, "study": {"id": "s", "repeat": 2}},
+            recipe={
+                **base.recipe,
+                "note": "again",
+                "new_option": None,
+                "study": {"id": "s", "repeat": 2},
+                "facts": {
+                    **base.recipe["facts"],
+                    "bucket": "of-this-run",
+                    "sql": {"database": "of_this_run"},
+                },
+            },
             provenance={**base.provenance, "load": load, "environment": environment},
         )
         self.assertEqual(self.names(changed), [])
@@ -356,7 +384,8 @@ class Selection(SideCase):
             (["2026-13-01..", "last"], UsageError, "is no day"),
             (["nobody", "last"], UnknownRun, "nobody"),
             (["nobody:2", "last"], UnknownRun, "nobody"),
-            (["./missing.zip", "last"], ResultError, "missing.zip"),
+            (["./missing.zip", "last"], ResultError, "cannot read missing.zip: No such file"),
+            (["", "last"], UsageError, "a side without a name"),
             (["~/no/such", "last"], ResultError, "no/such"),
         ):
             with self.subTest(texts), self.assertRaisesRegex(kind, words):
@@ -434,6 +463,14 @@ class Evidence(SideCase):
             select_side(self.store, str(broken))
         with self.assertRaisesRegex(ResultError, "holds no record.json"):
             select_side(self.store, f"{self.dir}/")
+
+    def test_a_damaged_zip_is_explained_wherever_the_damage_is(self) -> None:
+        path = self.saved()
+        content = path.read_bytes()
+        for start in range(0, len(content), 97):
+            path.write_bytes(content[:start] + b"\xa5" * 8 + content[start + 8 :])
+            with suppress(ResultError):
+                select_side(self.store, str(path))
 
     def test_two_files_of_one_name_keep_apart(self) -> None:
         for folder, first in (("a", 0), ("b", 1)):

@@ -71,6 +71,16 @@ class Ranks(unittest.TestCase):
             assert estimate is not None
             self.assertEqual(is_sure, estimate.low is not None, (n, m))
 
+    def test_one_run_against_many_is_exact(self) -> None:
+        one, many = np.array([200.0]), np.arange(120.0)
+        self.assertAlmostEqual(rank_sum_p(one, many), 2 / 121)
+        estimate = shift(many, one)
+        assert estimate is not None and estimate.low is not None and estimate.high is not None
+        self.assertEqual((estimate.low, estimate.value, estimate.high), (83.0, 140.5, 198.0))
+        beyond = shift(np.arange(9000.0), one)
+        assert beyond is not None
+        self.assertIsNone(beyond.low)
+
     def test_interval_holds_the_truth_in_95_of_100(self) -> None:
         rng = np.random.default_rng(5)
         for n, m in ((5, 5), (9, 6), (60, 60)):
@@ -167,6 +177,12 @@ class OddValues(unittest.TestCase):
         self.assertEqual((Change.REGRESSED, None), (seen.change, seen.ratio))
         rare = compare([0.0, 0.0, 0.0, 0.0, 1.0], [0.0] * 5, direction="lower")
         self.assertEqual((Change.UNDECIDED, None), (rare.change, rare.repeats_needed))
+
+    def test_a_ratio_beyond_all_numbers_is_none(self) -> None:
+        for a, b in (([5e-324] * 5, [1e100] * 5), ([1e100] * 5, [5e-324] * 5)):
+            judged = compare(a, b, direction="higher")
+            self.assertIsNone(judged.ratio)
+            self.assertIn(judged.change, (Change.IMPROVED, Change.REGRESSED))
 
     def test_negative_values_are_judged_by_their_difference(self) -> None:
         cold = [-50.0, -51.0, -49.0, -50.5, -49.5]

@@ -122,6 +122,8 @@ class JsonTest(unittest.TestCase):
             {**good, "gaps": [-5, 3, 9]},
             {**good, "gaps": ["a", 2, 3]},
             {**good, "gaps": [2**70, 1, 1]},
+            {**good, "gaps": [10**9, 1, 1]},
+            {**good, "gaps": [2**62, 2**62, 1]},
             {**good, "gaps": 3, "counts": 3},
         )
         for data in bad:

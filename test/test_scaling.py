@@ -56,6 +56,13 @@ class Law(unittest.TestCase):
         assert isinstance(law, Scaling)
         self.assertEqual((0.0, 0.0), (law.sigma.value, law.kappa.value))
 
+    def test_throughput_that_falls_from_the_first_client_on_peaks_there(self) -> None:
+        law = fit([1, 2, 4, 8], [8, 4, 2, 1])
+        assert isinstance(law, Scaling) and law.peak is not None
+        assert law.peak.low is not None and law.peak.high is not None
+        self.assertEqual(law.peak.value, 1.0)
+        self.assertTrue(1.0 <= law.peak.low <= law.peak.value <= law.peak.high)
+
     def test_refusals(self) -> None:
         for clients, values, why in (
             ([1, 2, 4], [1.0, 2.0, 3.0], "4 are needed"),

@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import tempfile
 import unittest
@@ -286,16 +287,20 @@ class Unreadable(StoreTest):
     def test_every_kind_of_bad_record_is_listed_with_its_problem(self) -> None:
         good = json.dumps(sample_record().to_json())
         cases = {
-            "": "not complete JSON",
+            "": "^record.json is not complete JSON$",
             good[: len(good) // 2]: "not complete JSON",
             "\x00\xff": "not complete JSON",
             "[" * 100_000: "not complete JSON",
             "[]": "schema is None",
-            good.replace("aifbench.run/1", "aifbench.run/9"): "open it with the aifbench version",
+            good.replace("aifbench.run/1", "aifbench.run/9"): "^record schema is 'aifbench.run/9'",
             good.replace('"metrics"', '"metrix"'): "measurements\\[0\\] has the unknown field 'metrix'",
             good.replace(
                 '"WARN", "message"', '"FINE", "message"'
             ): "verdict is 'FINE', not one of VALID, WARN, INVALID",
+            re.sub(r'"value": [\d.]+', '"value": NaN', good, count=1): "nan, which nobody can have measured",
+            re.sub(
+                r'"value": [\d.]+', '"value": 1e400', good, count=1
+            ): "inf, which nobody can have measured",
             good: "record of another run",
         }
         for text, problem in cases.items():
@@ -308,6 +313,13 @@ class Unreadable(StoreTest):
             )
             with self.assertRaises(SchemaMismatch):
                 self.store.load(run_id)
+
+    def test_what_is_no_file_holds_up_nobody(self) -> None:
+        for make in (os.mkfifo, os.mkdir):
+            run_id = self.add().run_id
+            self.record_file(run_id).unlink()
+            make(self.record_file(run_id))
+            self.assertTrue(self.store.summary(run_id).problem)
 
     def test_a_run_without_a_record_is_listed(self) -> None:
         (self.results / "20261120-131455-chroma-0000").mkdir(parents=True)
@@ -338,7 +350,7 @@ def _spoil(data: object, source: random.Random) -> None:
         if isinstance(data, dict) and source.random() < 0.3:
             del data[key]
         else:
-            data[key] = source.choice([None, True, -1, 1e300, "x", [], {}, [None], {"a": "b"}])
+            data[key] = source.choice([None, True, -1, 1e99, 1e300, 10**400, "x", [], {}, [None], {"a": "b"}])
         return
 
 
@@ -402,12 +414,12 @@ def _opened_records(store: RunStore, limit: int) -> int:
     """How many records a listing opens, told by Python's own audit trail."""
     import sys
 
-    opened: list[str] = []
+    opened: set[str] = set()  # Python tells of some twice
     listening = True
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         if listening and event == "open" and str(arguments[0]).endswith("record.json"):
-            opened.append(str(arguments[0]))
+            opened.add(str(arguments[0]))
 
     sys.addaudithook(hook)
     store.list(limit=limit)

@@ -32,7 +32,8 @@ class StudyStoreCase(unittest.TestCase):
         self.store = StudyStore(self.results / "studies", self.clock)
 
     def create(self, name: str = "rates") -> StudyRecord:
-        return self.store.create(name, (RECIPE, "/home/alice/rates.yaml"), POINTS, TRIALS, "why")
+        recipe = (RECIPE, "/home/alice/rates.yaml")
+        return self.store.create(name, recipe, POINTS, TRIALS, "why", baselines=[0, None])
 
     def create_ended(self, name: str = "rates", **changes: Any) -> StudyRecord:
         """As an earlier shell has left it."""
@@ -114,7 +115,7 @@ class Finding(StudyStoreCase):
         self.assertEqual((good.done, good.failed, good.pending, good.note), (1, 1, 1, "why"))
         self.assertIs(good.state, RunState.FAILED)
         self.assertEqual((bad.study_id, bad.state), (torn.study_id, None))
-        self.assertIn("not complete JSON", bad.problem)
+        self.assertEqual("study.json is not complete JSON", bad.problem)
 
     def test_records_that_are_not_of_this_version_or_not_whole(self) -> None:
         record = self.create_ended(state=RunState.COMPLETE)
@@ -124,6 +125,9 @@ class Finding(StudyStoreCase):
             ({**stored, "schema": "aifbench.study/2"}, "aifbench.study/2"),
             ({**stored, "trials": [{"point": 7, "repeat": 1}]}, "a point that it does not have"),
             ({**stored, "trials": [{"point": "x", "repeat": 1}]}, "trials"),
+            ({**stored, "baselines": [0, 2]}, "compares with a point that it does not have"),
+            ({**stored, "baselines": [0]}, "compares with a point that it does not have"),
+            ({**stored, "baselines": [0, "1"]}, "baselines"),
             ({**stored, "study_id": "20261120-131455-other-0000"}, "another study"),
             (missing, "trials"),
             (["no", "study"], "schema"),

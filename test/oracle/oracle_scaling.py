@@ -7,7 +7,8 @@ from scipy import stats
 from scipy.optimize import curve_fit
 from test import fakes  # noqa: F401  (puts src on the path)
 
-from aifbench.stats.scaling import Scaling, fit, student_t
+from aifbench.stats.scaling import Scaling, fit
+from aifbench.stats.student import student_t
 
 LEVELS = np.array([1, 2, 4, 8, 12, 16, 24, 32, 48, 64], np.float64)
 STUDIES = 300

@@ -8,6 +8,10 @@ from aifbench.results.record import RunRecord
 from aifbench.stats.comparison import Change
 from aifbench.stats.comparison import Comparison as Finding
 
+FAMILY = (
+    "Holm's method adjusts p over the main numbers of one pair, and apart from these over its others: of "
+    "pairs without a difference, at most one in twenty is called different in a main number."
+)
 Key = tuple[str, str, str]  # point of a study (or nothing), phase, stream
 
 

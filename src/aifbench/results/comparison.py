@@ -1,11 +1,16 @@
 """Runs against runs: what differs in how they were made, and what may be said about every number.
 
 The unit is the run: a side is several records, and a number of it one value per run. Numbers are known by
-(phase, stream, metric). Holm's correction holds within a family: of one pair of sides (and one point of a
-study) the primary metrics, which are the headline of what the run was made for; those of its other
-measurements; and all the rest. Runs are compared unpaired, whatever their order was.
+(phase, stream, metric). Runs are compared unpaired, whatever their order was.
+
+Holm's correction holds within a family: of one pair of sides (and one point of a study) the primary metrics,
+which are the headline of what the run was made for; those of its other measurements; and all the rest. What
+is said of a pair is thus the same whatever else is compared beside it, and in a study's report. Each pair is
+a question of its own (R. J. Cook and V. T. Farewell, Journal of the Royal Statistical Society A 159(1),
+1996): one in twenty of those without a difference may be called different, in its main numbers.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,18 +34,33 @@ def compare_sides(sides: Sequence[Side], *, with_invalid: bool = False) -> Compa
     for side in sides:
         require_one_workload(side)
     require_same_bench(sides)
-    base, *others = [compared_side(side, with_invalid=with_invalid) for side in sides]
+    base = compared_side(sides[0], with_invalid=with_invalid)
+    others, uncounted = _counting(sides[1:], with_invalid=with_invalid)
     first, *tables = [_Table.of(side, by_point=by_point) for side in (base, *others)]
     pairs = tuple(_pair(base, other, first, table) for other, table in zip(others, tables, strict=True))
     differing = differences([side.judged for side in (base, *others)])
     differing = [found for found in differing if not (by_point and _is_of_points(found))]
-    notes = [problem for side in sides for problem in side.problems]
+    notes = [problem for side in sides for problem in side.problems] + uncounted
     notes += [] if by_point else mixed_note(differing)
     notes += few_notes(pairs)
     for other, table in zip(others, tables, strict=True):
         notes += [*_alone(base, first, table), *_alone(other, table, first)]
     notes += [note for pair in pairs for note in order_note(pair)]
     return Comparison((base, *others), tuple(differing), pairs, tuple(notes), by_point)
+
+
+def _counting(sides: Sequence[Side], *, with_invalid: bool) -> tuple[list[ComparedSide], list[str]]:
+    """The sides with runs that count, and why the others have none. Raises ResultError when all are such."""
+    found: list[ComparedSide] = []
+    failed: list[ResultError] = []
+    for side in sides:
+        try:
+            found.append(compared_side(side, with_invalid=with_invalid))
+        except ResultError as error:
+            failed.append(error)
+    if not found:
+        raise failed[0]
+    return found, [error.message for error in failed]
 
 
 def _is_of_points(found: Difference) -> bool:
@@ -50,7 +70,7 @@ def _is_of_points(found: Difference) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The measurements of a side's runs by key; `main` are those that the runs are remembered by."""
+    """The measurements of a side's runs by key; `main` are those that most runs are remembered by."""
 
     measurements: Mapping[Key, Sequence[Measurement]]
     main: frozenset[Key]
@@ -58,15 +78,15 @@ class _Table:
     @classmethod
     def of(cls, side: ComparedSide, *, by_point: bool) -> "_Table":
         found: dict[Key, list[Measurement]] = {}
-        main: dict[str, Key] = {}
+        main: dict[str, Counter[Key]] = {}
         for record in side.judged:
             point = point_of(record) if by_point else ""
             first = main_measurement(record)
             if first is not None:
-                main.setdefault(point, (point, first.phase, first.stream))
+                main.setdefault(point, Counter())[(point, first.phase, first.stream)] += 1
             for key, measurement in _first_of_each(record, point).items():
                 found.setdefault(key, []).append(measurement)
-        return cls(found, frozenset(main.values()))
+        return cls(found, frozenset(counts.most_common(1)[0][0] for counts in main.values()))
 
     def headline(self, key: Key) -> list[str]:
         """Names of what is quoted of a measurement in any of the runs."""
@@ -93,6 +113,11 @@ def _first_of_each(record: RunRecord, point: str) -> dict[Key, Measurement]:
         if measurement.role is Role.MEASURE:
             found.setdefault((point, measurement.phase, measurement.stream), measurement)
     return found
+
+
+def compare_pair(base: ComparedSide, other: ComparedSide) -> Pair:
+    """One side against another, as `compare_sides` judges them. Raises as that does."""
+    return _pair(base, other, _Table.of(base, by_point=False), _Table.of(other, by_point=False))
 
 
 def _pair(base: ComparedSide, other: ComparedSide, a: _Table, b: _Table) -> Pair:

@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from aifbench.errors import SchemaMismatch
 
 Reader = Callable[[Any], Any]
+_LARGEST = 1e100  # JSON as Python reads it has NaN, Infinity and integers of a thousand digits
 
 
 def decode(hint: Any, value: Any, where: str = "record") -> Any:
@@ -65,7 +66,14 @@ def _plain_reader(kinds: tuple[type, ...]) -> Reader:
             return value
         raise _Wrong(f"is {_short(value)}, not {name}")
 
-    return read
+    def read_number(value: Any) -> Any:
+        if type(value) in allowed:
+            if value is None or -_LARGEST <= value <= _LARGEST:
+                return value
+            raise _Wrong(f"is {_short(value)}, which nobody can have measured")
+        raise _Wrong(f"is {_short(value)}, not {name}")
+
+    return read_number if int in allowed else read
 
 
 def _enum_reader(kind: type[Enum]) -> Reader:

@@ -6,7 +6,9 @@ changed are told, for the numbers are in the record.
 
 import hashlib
 import json
+import lzma
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -19,6 +21,9 @@ SUMS = "sha256sum.txt"
 # Made from the record and made again at will, or said about the run afterwards.
 _DERIVED = ("report.html", "report.md", "metrics.csv", "metrics.json", "tags.json")
 _MAX_RECORD_BYTES = 256 << 20
+
+# What is damaged inside of a zip says so in the words of whatever unpacks it.
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
 
 Open = Callable[[str], IO[bytes]]
 
@@ -34,10 +39,14 @@ def read_evidence(path: Path) -> tuple[list[RunRecord], list[str]]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return _read_zip(path, archive)
-        if path.suffix == ".zip":
+        if path.suffix == ".zip" and path.exists():
             raise ResultError(f"{path} is no zip, or was cut", hint="copy it again; `save` made it")
-        return [_record(path.read_bytes(), str(path))], []
-    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        with path.open("rb") as file:
+            content = file.read(_MAX_RECORD_BYTES + 1)
+        if len(content) > _MAX_RECORD_BYTES:
+            raise ResultError(f"{path} is too large for a record")
+        return [_record(content, str(path))], []
+    except (OSError, *_BAD_ZIP) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ResultError(f"cannot read {path}: {reason}") from error
 
@@ -120,7 +129,7 @@ def _compared(digests: Mapping[str, str], opened: Open, run_id: str) -> list[str
         try:
             with opened(name) as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        except (OSError, KeyError, zipfile.BadZipFile):
+        except (OSError, KeyError, *_BAD_ZIP):
             problems.append(f"{run_id}: {name} is missing or unreadable")
             continue
         if found != digest:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aifbench.errors import UsageError
 from aifbench.results.definitions import TOOLS, definition, formula_of, is_from_schedule, tool_names
-from aifbench.results.files import explained
+from aifbench.results.files import explained, replace_file
 from aifbench.results.query import study_of
 from aifbench.results.record import Measurement, Metric, RunRecord
 from aifbench.results.tags import Tags
@@ -108,8 +108,8 @@ def write_runs_csv(runs: Iterable[tuple[RunRecord, Tags]], path: Path) -> None:
     if path.suffix.lower() != ".csv":
         raise UsageError(f"{path.name} is no CSV file", hint="give a name that ends in .csv")
     text = runs_csv(runs)
-    with explained(f"cannot write {path}"):
-        path.write_text(text, encoding="utf-8", newline="")
+    with explained(f"cannot write {path}", hint="name a file in a directory that you can write to"):
+        replace_file(path, text)
 
 
 def _number(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,10 @@ def dated_directories(parent: Path, pattern: re.Pattern[str]) -> Sequence[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise ResultError(f"cannot list {parent}", hint=_SPACE_HINT) from error
+        raise ResultError(
+            f"cannot list {parent}: {error.strerror or error}",
+            hint="set AIFBENCH_RESULTS to a directory you can read",
+        ) from error
     return sorted(filter(pattern.fullmatch, names), reverse=True)
 
 
@@ -63,11 +66,19 @@ def heartbeat_age_s(directory: Path, wall_s: float) -> float | None:
 def read_json(path: Path) -> Any:
     """Raises ResultError for a file that cannot be read, SchemaMismatch for one that is no complete JSON."""
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb", opener=_at_once) as file:
+            return json.loads(file.read())
     except OSError as error:
         raise ResultError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise SchemaMismatch(f"{path} is not complete JSON") from error
+        raise SchemaMismatch(
+            f"{path} is not complete JSON", hint="what lies beside it, such as samples and logs, is as it was"
+        ) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """A pipe in a results folder that others write to must not hold up the list."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def write_json(target: Path, data: Mapping[str, Any]) -> None:
@@ -84,12 +95,12 @@ def some(names: Sequence[str], limit: int = 6) -> str:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explained(what: str, hint: str = _SPACE_HINT) -> Iterator[None]:
     """An OSError as a ResultError that says what failed."""
     try:
         yield
     except OSError as error:
-        raise ResultError(f"{what}: {error.strerror or error}", hint=_SPACE_HINT) from error
+        raise ResultError(f"{what}: {error.strerror or error}", hint=hint) from error
 
 
 def replace_file(target: Path, text: str) -> None:

@@ -112,8 +112,7 @@ GLOSSARY: Mapping[str, Definition] = {
     ),
     "capacity": Definition(
         "between the highest rate that met the limits and the lowest above it that did not",
-        "requests per second that the service sustains; the interval covers what the trials could not tell "
-        "apart",
+        "what the service sustains per second; the interval covers what the trials could not tell apart",
         "req/s",
     ),
     "cache_hit_share": Definition(
@@ -140,6 +139,11 @@ GLOSSARY: Mapping[str, Definition] = {
         _POSTGRES,
     ),
     "wal_full_pages": _counted("wal_fpi", "written whole at the first change after a checkpoint", "pages"),
+    "pooler_wait": Definition(
+        "growth of total_wait_time / growth of total_xact_count (SHOW STATS)",
+        "how long a transaction waited in the pooler for a connection to the server, on average", "ms",
+        "PgBouncer's console",
+    ),
     "scaling_single": Definition(
         "lambda of X(N) = lambda N / (1 + sigma (N - 1) + kappa N (N - 1))",
         "throughput of one client by the fitted law", "ops/s", _USL,
@@ -161,6 +165,10 @@ GLOSSARY: Mapping[str, Definition] = {
         "of objects or files, in either direction, without protocol", "MiB/s",
     ),
     "data_rate_per_node": Definition("data rate / nodes", "what a node of the load got", "MiB/s"),
+    "host_balance": Definition(
+        "operations per worker on the slowest host of the load / those on the fastest",
+        "1 where the service gave as much to every host", "x",
+    ),
     "upload": Definition(
         "end of completing it - t0 of its first part",
         "one upload in parts, all of which and its completion succeeded", "ms",

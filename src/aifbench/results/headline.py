@@ -178,7 +178,7 @@ def short_name(metric: str) -> str:
     return " ".join(_ABBREVIATIONS.get(word, word) for word in metric.split("_"))
 
 
-_ABBREVIATIONS = {word.lower(): word for word in ("TTFT", "TTFOT", "TPOT", "E2E", "KV", "CPU")}
+_ABBREVIATIONS = {word.lower(): word for word in ("TTFT", "TTFOT", "TPOT", "TTFB", "E2E", "KV", "CPU", "WAL")}
 
 
 def _quote(metric: Metric) -> str:

@@ -1,6 +1,7 @@
 """Taking secrets out of text before it leaves the machine: known values, and what looks like one."""
 
 import base64
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,6 +81,35 @@ def mask_lines(
             continue
         text, inside_key = _without_key(line) if b"PRIVATE KEY" in line else (line, False)
         yield _mask(text, secrets, is_script)
+
+
+def mask_block(text: bytes, secrets: Sequence[bytes] = ()) -> bytes:
+    """What `mask_lines` makes of the lines of a text that is in memory, in a fraction of the time.
+
+    Hints are looked for in the whole text at once: only the lines that have one cost anything.
+    """
+    if b"PRIVATE KEY" in text:
+        return b"".join(mask_lines(io.BytesIO(text), secrets))
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    parts, done = [], 0
+    for begin, end in sorted(_hinted_lines(text.lower())):
+        parts += [text[done:begin], _mask(text[begin:end], (), is_script=False)]
+        done = end
+    return b"".join([*parts, text[done:]])
+
+
+def _hinted_lines(lowered: bytes) -> set[tuple[int, int]]:
+    """Begin and end of each line that holds one of _HINTS."""
+    found = set()
+    for hint in _HINTS:
+        at = lowered.find(hint)
+        while at >= 0:
+            end = lowered.find(b"\n", at)
+            end = len(lowered) if end < 0 else end
+            found.add((lowered.rfind(b"\n", 0, at) + 1, end))
+            at = lowered.find(hint, end)
+    return found
 
 
 def _without_key(line: bytes) -> tuple[bytes, bool]:

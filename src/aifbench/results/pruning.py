@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from aifbench.errors import BenchError, ResultError, UsageError
 from aifbench.results.query import RunSummary
@@ -50,16 +51,27 @@ def prune(store: RunStore, plan: Pruning, *, studies: bool = False, uid: int | N
         if _why_kept(store, store.summary(run.run_id), studies=studies, uid=uid):
             continue
         try:
-            shutil.rmtree(store.path(run.run_id))
+            _delete(store.path(run.run_id))
             gone.append(run.run_id)
         except OSError as error:
-            failed.append(f"{error.filename or store.path(run.run_id)}: {error.strerror or error}")
+            failed.append(f"{store.path(run.run_id)}: {error.strerror or error}")
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise ResultError(
             f"deleted {len(gone)} runs; cannot delete {failed[0]}{more}", hint="are they yours to delete?"
         )
     return gone
+
+
+def _delete(run_dir: Path) -> None:
+    """Out of the list first, so that of a run that cannot go nothing is deleted. Raises OSError."""
+    aside = run_dir.with_name(f".{run_dir.name}.pruned")
+    run_dir.rename(aside)
+    try:
+        shutil.rmtree(aside)
+    except OSError:
+        aside.rename(run_dir)
+        raise
 
 
 def _why_kept(store: RunStore, run: RunSummary, *, studies: bool, uid: int | None) -> str:

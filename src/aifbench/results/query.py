@@ -111,6 +111,10 @@ def _by_size(summary: RunSummary) -> tuple[str | int, ...]:
 
 def _test(text: str, now_s: float) -> Matches:
     key, equals, value = text.partition("=")
+    if not text.strip(". "):  # it would match every run, also where `prune` asks for a filter
+        raise UsageError(
+            f"{text!r} is no filter", hint="give one such as service=chroma, or words to search for"
+        )
     if period := _PERIOD.fullmatch(text):
         first, last = period.groups()
         bounds = [*([f"since={first}"] if first else []), *([f"until={last}"] if last else [])]
@@ -172,5 +176,8 @@ def _moment(text: str, now_s: float, what: str) -> str:
             raise UsageError(
                 f"{what} {text!r} is no day", hint="give one such as 2026-11-20, or an age such as 2d"
             ) from None
-        return utc_text(max(0.0, now_s - parse_duration_s(text, what)))
+        try:
+            return utc_text(max(0.0, now_s - parse_duration_s(text, what)))
+        except UsageError as error:
+            raise UsageError(error.message, hint=f"{error.hint}, or a day such as 2026-11-20") from None
     return utc_text((day + timedelta(days=1) if what == "until" else day).timestamp())

@@ -85,7 +85,3 @@ class Resources:
     jobs: tuple[JobUse, ...] = ()
     series_step_s: float = 1.0
     notes: tuple[str, ...] = ()
-
-    def of_role(self, role: str) -> tuple[NodeUse, ...]:
-        """The nodes that had this role, `server` being any service's."""
-        return tuple(n for n in self.nodes if any(r.split()[0] == role for r in n.roles))

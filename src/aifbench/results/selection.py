@@ -58,6 +58,8 @@ def select_sides(store: RunStore, texts: Sequence[str], *, verified: bool = Fals
 
 def select_side(store: RunStore, text: str, *, verified: bool = False) -> Side:
     """The runs that `text` means; see the module. Raises UsageError, UnknownRun or ResultError."""
+    if not text.strip():
+        raise UsageError("a side without a name", hint=_HINT)
     if _is_path(text):
         records, problems = read_evidence(Path(text).expanduser())
         side = Side(Path(text).name or text, tuple(records), tuple(problems))

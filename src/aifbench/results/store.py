@@ -139,7 +139,8 @@ class RunStore:
         try:
             return RunSummary.of(self._read(run_id), size_bytes, read_tags(self.path(run_id)))
         except ResultError as error:
-            return unreadable(run_id, size_bytes, str(error))
+            problem = error.message.replace(f"{self.path(run_id)}{os.sep}", "")
+            return unreadable(run_id, size_bytes, problem)
 
     def _read(self, run_id: str) -> RunRecord:
         path = self.path(run_id) / RECORD_FILE
@@ -158,7 +159,7 @@ class RunStore:
         return replace(
             record,
             state=RunState.INTERRUPTED,
-            error=record.error or f"{writer} ended before the run did; what it had measured is kept",
+            error=record.error or f"{writer} ended before the run did",
         )
 
 

@@ -49,6 +49,9 @@ class Trial:
 class StudyRecord:
     """A study: the verbatim recipe, its points, and its trials in the order they are run.
 
+    `baselines` has for each point the index of the one it is compared with, None where that is not measured;
+    without any (records from before there were some) it is the first point.
+
     `owner` is that of the writing shell, as in RunRecord. Every run of it has in its own recipe, under
     `study`: {"id", "name", "point", "label", "settings", "repeat"}, and the recipe's text under
     `recipe_text`.
@@ -66,6 +69,11 @@ class StudyRecord:
     error: str = ""
     ended_utc: str = ""
     owner: Mapping[str, Any] = field(default_factory=dict)
+    baselines: tuple[int | None, ...] = ()
+
+    def baseline_of(self, point: int) -> int | None:
+        """The index of the point that `point` is compared with."""
+        return self.baselines[point] if self.baselines else 0
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self, dict_factory=_plain), "schema": SCHEMA}

@@ -108,7 +108,7 @@ def compare(
 ) -> Comparison:
     """Side b against side a, one value per run; `direction`: higher, lower (is better), or none.
 
-    Exact two-sided Mann-Whitney test up to 100 runs in all; intervals are of 95 %.
+    Two-sided Mann-Whitney test, see ranks; intervals are of 95 %.
     """
     first, second = _side(a), _side(b)
     x, y = np.array(first.values), np.array(second.values)
@@ -116,6 +116,7 @@ def compare(
     positive = comparable and min(x.min(), y.min()) > 0
     p = rank_sum_p(x, y) if comparable else None
     ratio = exponential(shift(np.log(x), np.log(y))) if positive else None
+    positive = ratio is not None
     return _judged(
         Comparison(
             first, second, direction, ratio, shift(x, y), p, p, least_effect,

@@ -19,6 +19,7 @@ Int64 = NDArray[np.int64]
 
 _SUB_BUCKET_BITS = 11
 _HALF = 1 << (_SUB_BUCKET_BITS - 1)
+_LAST = (63 - _SUB_BUCKET_BITS) * _HALF + 2 * _HALF - 1  # that of the largest 64-bit integer
 _SCHEMA = "log-linear/11"
 
 
@@ -86,7 +87,10 @@ class Histogram:
             raise ResultError(f"a stored histogram is not of the form {_SCHEMA!r}")
         if (gaps[1:] <= 0).any() or (gaps[:1] < 0).any() or (counts <= 0).any():
             raise ResultError("a stored histogram is corrupt: buckets or counts out of order")
-        return cls(np.cumsum(gaps), counts)
+        buckets = np.cumsum(gaps)
+        if (gaps > _LAST).any() or (buckets > _LAST).any():
+            raise ResultError("a stored histogram is corrupt: a bucket beyond all durations")
+        return cls(buckets, counts)
 
     def to_hgrm(self, unit_ns: float = 1e6) -> str:
         """HdrHistogram's percentile text (`.hgrm`), values in `unit_ns` (milliseconds unless told)."""

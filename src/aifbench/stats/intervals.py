@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 _TAIL = (1 - CONFIDENCE) / 2
+_LARGEST_LOG = 700.0
 _Z = 1.959964  # 97.5 % point of the normal distribution
 
 # Few long batches keep the correlation inside them: 10 to 30 is enough for any sample
@@ -35,8 +36,8 @@ class Estimate:
 
 
 def exponential(logs: Estimate | None) -> Estimate | None:
-    """What an estimate made on natural logarithms says of the values themselves."""
-    if logs is None:
+    """What an estimate made on natural logarithms says of the values; None beyond what a float can hold."""
+    if logs is None or any(abs(x) > _LARGEST_LOG for x in (logs.value, logs.low, logs.high) if x is not None):
         return None
     low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
     return Estimate(math.exp(logs.value), low, high, logs.n)

@@ -8,7 +8,7 @@ import math
 from statistics import NormalDist
 
 from aifbench.stats.ranks import EXACT_UP_TO, attained, fewest
-from aifbench.stats.scaling import normal_to_student
+from aifbench.stats.student import normal_to_student
 
 ALPHA = 0.05
 POWER = 0.8

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from aifbench.stats.intervals import CONFIDENCE, Estimate
 
-EXACT_UP_TO = 100  # values of both sides; the distribution of so many takes 0.1 s, once
+EXACT_UP_TO = 100  # values of both sides, and more where one is small; the distribution takes 0.1 s, once
+_EXACT_PRODUCT = EXACT_UP_TO * EXACT_UP_TO // 2
 _TAIL = (1 - CONFIDENCE) / 2
 _NORMAL = NormalDist()
 
@@ -24,8 +25,9 @@ Floats = NDArray[np.float64]
 def rank_sum_p(a: Floats, b: Floats) -> float:
     """Two-sided p of the Mann-Whitney test: twice the smaller tail, at most 1. Neither side is empty.
 
-    Exact, ties included, up to 100 values: every way to deal the pooled ranks out to the sides is counted.
-    Beyond, the normal approximation with corrections for ties and continuity.
+    Exact, ties included, up to 100 values, or 5,000 by the size of the smaller side: every way to deal the
+    pooled ranks out to the sides is counted. Beyond, the normal approximation with corrections for ties and
+    continuity, which is far off for one value against many.
     """
     few, many = sorted((a, b), key=len)
     values, inverse, ties = np.unique(np.concatenate([few, many]), return_inverse=True, return_counts=True)
@@ -33,10 +35,15 @@ def rank_sum_p(a: Floats, b: Floats) -> float:
         return 1.0
     doubled = _doubled_ranks(ties)
     rank_sum = int(doubled[inverse[: len(few)]].sum())
-    if len(inverse) > EXACT_UP_TO:
+    if not _is_exact(len(few), len(many)):
         return _normal_p(rank_sum / 2 - len(few) * (len(few) + 1) / 2, len(few), len(many), ties)
     chances = _rank_sums(tuple(ties.tolist()), len(few))
     return min(1.0, 2 * float(min(chances[: rank_sum + 1].sum(), chances[rank_sum:].sum())))
+
+
+def _is_exact(few: int, many: int) -> bool:
+    """What the distribution costs grows with the square of this product."""
+    return few * (few + many) <= _EXACT_PRODUCT
 
 
 def _doubled_ranks(ties: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -89,9 +96,10 @@ def interval_rank(n: int, m: int) -> int | None:
 
     P(U < c) <= 2.5 % for the Mann-Whitney statistic U. None when no rank is that sure. n <= m.
     """
-    if n + m > EXACT_UP_TO:
+    if not _is_exact(n, m):
         spread = math.sqrt(n * m * (n + m + 1) / 12)
-        return math.floor(n * m / 2 - _NORMAL.inv_cdf(1 - _TAIL) * spread + 0.5) or None
+        rank = math.floor(n * m / 2 - _NORMAL.inv_cdf(1 - _TAIL) * spread + 0.5)
+        return rank if rank > 0 else None
     return _critical(n, m, _TAIL) or None
 
 

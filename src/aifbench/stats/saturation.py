@@ -19,7 +19,6 @@ _ROUNDING = 1e-9
 # Several trials lie near the edge and share the 5 % chance of an error, so each is judged at 99 %: the
 # intervals of 95 % stretched by the ratio of the two normal quantiles.
 _STRETCH = 2.575829 / 1.959964
-_Z2 = 1.959964**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,14 +291,6 @@ def _verdict(attainment: Estimate, required: float) -> bool | None:
     if low is not None and value - _STRETCH * (value - low) >= required:
         return True
     return False if high is not None and value + _STRETCH * (high - value) < required else None
-
-
-def requests_to_decide(required: float) -> int:
-    """The fewest requests that can show that a share of `required` is met, if all of them meet the limits.
-
-    502 for 99 %. Wilson's lower limit of n successes in n is n / (n + z²), here stretched as in `Trial.met`.
-    """
-    return math.ceil(_Z2 * (_STRETCH / (1 - required) - 1))
 
 
 def blind_overload(latency_limit_s: float, trial_s: float) -> float:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.stats.intervals import Estimate
+from aifbench.stats.student import student_t
 
 Array = NDArray[np.float64]
 
@@ -31,17 +32,14 @@ _ZOOMS = 6
 # Clients: a peak beyond is none. Sum of squares: of points that lie on the law but for rounding.
 _NO_PEAK = 1e7
 _EXACT = 1e-16
-# 97.5 % points of Student's t with 1, 2, ... degrees of freedom; beyond them, their expansion in 1/df.
-_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
-_Z = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
     """A fitted law. Intervals are of 95 %, None on a side without a bound.
 
-    `peak` is N_max, None where kappa is 0; without an upper bound where kappa's interval begins at 0.
-    `r2` is the share of the variance of throughput that the law explains.
+    `peak` is N_max, at least 1; None where kappa is 0, without an upper bound where kappa's interval begins
+    at 0. `r2` is the share of the variance of throughput that the law explains.
     """
 
     rate_of_one: Estimate
@@ -214,14 +212,15 @@ class _Law:
 
 
 def _peak(sigma: float, kappa: float) -> float:
-    return math.sqrt(max(0.0, 1 - sigma) / kappa)
+    """N_max, and 1 where each client more takes throughput away."""
+    return math.sqrt(max(kappa, 1 - sigma) / kappa)
 
 
 def _peak_estimate(law: _Law, sigma: float, kappa: float, limit: float, n: int) -> Estimate | None:
     if kappa == 0:
         return None
     peak = _peak(sigma, kappa)
-    low, high = _interval(peak, law.least_at_peak, limit, bottom=1e-3, top=_NO_PEAK)
+    low, high = _interval(peak, law.least_at_peak, limit, bottom=1.0, top=_NO_PEAK)
     return Estimate(peak, low, high, n)
 
 
@@ -261,18 +260,3 @@ def _notes(kappa: float, peak: Estimate | None, largest: float) -> tuple[str, ..
     if peak.value > largest:
         return (f"the peak lies beyond the {largest:g} clients measured: extrapolated",)
     return ()
-
-
-def student_t(freedom: int) -> float:
-    """The 97.5 % point of Student's t."""
-    return _T[freedom - 1] if freedom <= len(_T) else normal_to_student(_Z, freedom)
-
-
-def normal_to_student(z: float, freedom: int) -> float:
-    """The point of Student's t with the tail that z has of the normal distribution; from 5 degrees on to 1 %.
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
-    """
-    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -18,7 +18,14 @@ def new_study(store: StudyStore, plan: Plan, *, may_exceed: bool) -> StudyRecord
     recipe = plan.recipe
     if plan.is_over_limit and not may_exceed:
         raise over_limit(recipe, plan.estimate)
-    return store.create(recipe.name, (recipe.text, recipe.file), plan.points, plan.trials, recipe.note)
+    return store.create(
+        recipe.name,
+        (recipe.text, recipe.file),
+        plan.points,
+        plan.trials,
+        note=recipe.note,
+        baselines=plan.baselines,
+    )
 
 
 def resumed_study(

@@ -86,6 +86,7 @@ class StudyStore:
         points: Sequence[Point],
         trials: Sequence[Trial],
         note: str = "",
+        baselines: Sequence[int | None] = (),
     ) -> StudyRecord:
         """A new RUNNING study, owned by this process. `recipe` is its text and the file it came from."""
         text, file = recipe
@@ -102,6 +103,7 @@ class StudyStore:
             trials=tuple(trials),
             note=note,
             owner=current_owner(),
+            baselines=tuple(baselines),
         )
         target = self.path(study_id) / RECIPE_FILE
         try:
@@ -179,7 +181,8 @@ class StudyStore:
         try:
             return StudySummary.of(self._read(study_id))
         except ResultError as error:
-            return StudySummary(study_id, problem=str(error))
+            problem = error.message.replace(f"{self.path(study_id)}{os.sep}", "")
+            return StudySummary(study_id, problem=problem)
 
     def _read(self, study_id: str) -> StudyRecord:
         path = self.path(study_id) / STUDY_FILE
@@ -188,6 +191,8 @@ class StudyStore:
             raise SchemaMismatch(f"{path} holds another study, {record.study_id!r}")
         if any(trial.point not in range(len(record.points)) for trial in record.trials):
             raise SchemaMismatch(f"{path} has a trial of a point that it does not have")
+        if not _fits(record.baselines, len(record.points)):
+            raise SchemaMismatch(f"{path} compares with a point that it does not have")
         return self._as_it_is_now(record)
 
     def _as_it_is_now(self, record: StudyRecord) -> StudyRecord:
@@ -221,6 +226,12 @@ class StudyStore:
             yield
         finally:
             os.close(descriptor)
+
+
+def _fits(baselines: Sequence[int | None], points: int) -> bool:
+    return not baselines or (
+        len(baselines) == points and all(index is None or index in range(points) for index in baselines)
+    )
 
 
 def _writer(record: StudyRecord) -> str:
