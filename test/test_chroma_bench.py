@@ -177,6 +177,8 @@ class BadInput(BenchCase):
         self.assertIn("exclude each other", self.refusal(rate="5", trace="t").message)
         self.assertIn("needs a rate", self.refusal(arrivals="gamma").message)
         self.assertIn("needs a rate", self.refusal(ramp_to="5").message)
+        self.assertIn("--ramp-to is for a ramp", self.refusal(rate="5", ramp_to="50").message)
+        self.assertIn("cannot read the trace", self.refusal(trace="/no/such/trace").message)
 
     def test_filters(self) -> None:
         self.assertIsNone(parse_filter(""))

@@ -196,6 +196,13 @@ class Streams(EngineCase):
         endpoint = Endpoint(*address, "https", secret_file=self.key, ca_file=ca_file)
         return replace(plan, endpoint=endpoint)
 
+    def test_a_compressed_answer_is_called_one(self) -> None:
+        squeezed = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\0"
+        with StreamService(lambda *_: [squeezed], tls=tls.server_context()) as service:
+            report, samples = self.run_engine(self.generate(service.address))
+        self.assertEqual(report.errors, {"an answer is compressed (gzip), which nobody asked for": 10})
+        self.assertEqual(set(samples.outcome.tolist()), {OutcomeKind.PROTOCOL})
+
     def test_from_plan_to_columns(self) -> None:
         with StreamService(lambda *_: chunked(chat("a", "b")), tls=tls.server_context()) as service:
             report, samples = self.run_engine(self.generate(service.address))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from test.fakes.clock import FakeClock
 from test.fakes.waiting import eventually
@@ -215,6 +216,13 @@ class Preparation(FleetCase):
         self.assertRegex(
             self.refuse(stream(Closed(1)), self.bad("ends")),
             r"load worker 1 ended \(exit code 3\); see the worker logs in ",
+        )
+
+    def test_one_that_had_no_room_for_its_last_words_is_told_of_as_that(self) -> None:
+        with mock.patch("shutil.disk_usage", return_value=mock.Mock(free=0)):
+            told = self.refuse(stream(Closed(1)), self.bad("ends"))
+        self.assertRegex(
+            told, r"load worker 1 ended \(exit code 3\): no space left for .*; see the worker logs"
         )
 
     def test_a_worker_that_hangs_is_not_waited_for_for_ever(self) -> None:

@@ -59,6 +59,9 @@ class CompleteResponses(unittest.TestCase):
         interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
         self.check(interim + PLAIN, 200, b"hello")
 
+    def test_a_flood_of_interim_responses_is_skipped_too(self) -> None:
+        self.check(b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000 + PLAIN, 200, b"hello")
+
     def test_statuses_without_a_body_end_with_the_head(self) -> None:
         for status in (204, 304):
             with self.subTest(status):

@@ -6,15 +6,16 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from test.fakes.streams import DONE, ROLE, chat, delta, event
+from test.fakes.streams import DONE, ROLE, chat, delta, event, usage_event
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import BenchError, WorkloadError
 from aifbench.load.http import encode_request
-from aifbench.load.workload import Finish, OutcomeKind, StreamedAnswer
-from aifbench.workloads.inference import Constrained, Converse, Embed, Generate
-from aifbench.workloads.openai_dialect import Reading
+from aifbench.load.workload import Finish, OutcomeKind, StreamedAnswer, TokenCount
+from aifbench.workloads.inference import Constrained, Converse, Embed, Generate, token_times
+from aifbench.workloads.openai_dialect import ChatDialect, Reading
 from aifbench.workloads.prompts import PromptSpec, load_source, prepare
+from aifbench.workloads.sse import events
 from aifbench.workloads.structured import Constraint, Kind
 
 SECRET = "sk-0123456789"
@@ -142,6 +143,13 @@ class Answers(InferenceCase):
             workload = self.opened(Generate(self.source(output_tokens=output_tokens), "m", exact=exact))
             outcome = workload.judge(0, reading)
             self.assertEqual((outcome.kind, outcome.items, outcome.qualities), (OutcomeKind.OK, 2, qualities))
+
+    def test_a_server_that_counts_no_tokens_is_not_believed(self) -> None:
+        body = b"".join([delta(content="one"), delta(content="two", finish="stop"), usage_event(0, 0), DONE])
+        reading = ChatDialect("m").read_stream(events(body))
+        times = token_times(reading, [7, 9])
+        self.assertEqual((times.output_tokens, times.first_tokens, times.counted), (2, 1, TokenCount.CHUNKS))
+        self.assertEqual(Generate("source", "m", exact=True).judge(0, reading).qualities, ())
 
     def test_embeddings(self) -> None:
         workload = self.opened(Embed(self.source(), "m", batch=2))

@@ -25,12 +25,14 @@ from aifbench.load.recorder import (
     count_rows,
     discard,
     pack_row,
+    partial_path,
     read_new_rows,
     read_rows,
     read_samples,
     response_ms,
     rows_path,
     save_tokens,
+    tokens_path,
     unfinished_row,
 )
 from aifbench.load.tokens import Tokens
@@ -133,6 +135,14 @@ class WithTokens(RecorderCase):
         self.write(row(0), row(1))
         save_tokens(self.dir, "x", self.tokens(3))
         self.assertIsNone(read_samples(self.dir, "x", 0).tokens)
+
+    def test_on_a_full_disk_there_are_none(self) -> None:
+        self.write(row(0))
+        partial_path(tokens_path(self.dir, "x")).symlink_to("/dev/full")
+        with self.assertRaisesRegex(OSError, "No space left"):
+            save_tokens(self.dir, "x", self.tokens(1))
+        self.assertIsNone(read_samples(self.dir, "x", 0).tokens)
+        self.assertEqual(list(self.dir.glob("*tokens*")), [])
 
     def test_all_files_of_a_worker_go_together(self) -> None:
         self.write(row(0))
@@ -240,6 +250,11 @@ class Tally(unittest.TestCase):
         for text in ("a\n  b", "a b", "c" * 500):
             tally.add(text)
         self.assertEqual(tally.counts, {"a b": 2, "c" * 200: 1})
+
+    def test_what_a_terminal_would_obey_is_shown_and_not_sent_there(self) -> None:
+        tally = ErrorTally()
+        tally.add("HTTP 500 \x1b]0;owned\x07 \x9b31mno é 漢")
+        self.assertEqual(tally.counts, {"HTTP 500 ·]0;owned· ·31mno é 漢": 1})
 
     def test_a_flood_of_different_texts_is_bounded_and_still_counted(self) -> None:
         tally = ErrorTally()

@@ -1,6 +1,10 @@
 """The HTTP load loop against a real server: every operation is one row, whatever becomes of it."""
 
+import contextlib
+import os
+import resource
 import socket
+import ssl
 import tempfile
 import threading
 import time
@@ -10,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from test.fakes import tls
@@ -30,7 +35,7 @@ from test.fakes.waiting import eventually
 
 from aifbench.errors import WorkloadError
 from aifbench.load.assignment import FOREVER_NS, Assignment
-from aifbench.load.connecting import open_sockets
+from aifbench.load.connections import Connections
 from aifbench.load.http import encode_request
 from aifbench.load.recorder import (
     READ,
@@ -108,6 +113,9 @@ class LoopCase(unittest.TestCase):
         chain: int = 1,
         think_s: float = 0.0,
         max_in_flight: int = FOREVER_NS,
+        ready: int = 0,
+        most: int = 1024,
+        tls: ssl.SSLContext | None = None,
         **options: Any,
     ) -> "Ready":
         start_ns = time.perf_counter_ns()
@@ -127,13 +135,11 @@ class LoopCase(unittest.TestCase):
             max_in_flight=max_in_flight,
         )
         get = request if callable(request) else lambda _: encode_request("GET", request, "test")
+        connections = Connections(address or self.service.address, tls, clients=part.clients, most=most)
+        self.addCleanup(connections.close)
+        connections.open_ahead(ready)
         recorder = Recorder(self.dir, "x", start_ns)
-        try:
-            loop = WireLoop(address or self.service.address, get, recorder, part, **options)
-        except BaseException:
-            recorder.close()
-            raise
-        return Ready(loop, part, recorder, self.dir)
+        return Ready(WireLoop(connections, get, recorder, part, **options), part, recorder, self.dir)
 
     def run_loop(self, request: str | Callable[[int], bytes], **options: Any) -> Ran:
         return self.loop(request, **options).run()
@@ -276,7 +282,7 @@ class Endings(LoopCase):
         self.assertTrue((np.diff(ran.samples.intended_ns) >= 50 * MS).all())
 
 
-class Connections(LoopCase):
+class KeptAlive(LoopCase):
     def test_kept_alive_ones_are_used_again(self) -> None:
         self.run_loop("/ok", count=50)
         self.assertEqual(self.service.connections, 1)
@@ -292,16 +298,43 @@ class Connections(LoopCase):
         self.assertEqual(self.service.connections, 3)
 
     def test_prepared_ones_are_there_before_the_first_operation(self) -> None:
-        ready = self.loop("/ok", clients=3, count=30)
-        ready.loop.use(open_sockets(self.service.address, 3))
-        self.assertEqual(ready.run().kinds, [OutcomeKind.OK] * 30)
+        ran = self.run_loop("/ok", clients=3, count=30, ready=3)
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 30)
         self.assertEqual(self.service.connections, 3)
+
+    def test_of_several_addresses_all_go_where_somebody_listens(self) -> None:
+        host, port = self.service.address
+        every = [*socket.getaddrinfo("127.0.0.9", port), *socket.getaddrinfo(host, port)]
+        with mock.patch("socket.getaddrinfo", return_value=every):
+            ran = self.run_loop("/close", address=("two.example", port), count=3, ready=1)
+        self.assertEqual(ran.kinds, [OutcomeKind.OK] * 3)
+
+    def test_many_connections_do_not_keep_short_waits_from_working(self) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, limits[1]), limits[1]))
+        connections = Connections(self.service.address)
+        self.addCleanup(connections.close)
+        with contextlib.ExitStack() as taken:
+            while taken.enter_context(Path(os.devnull).open()).fileno() < 1024:
+                pass
+            connections.open_ahead(1)
+            self.assertEqual(connections.events(500_000), [])
+
+    def test_more_clients_than_open_files_are_refused_before_the_start(self) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+        with self.assertRaisesRegex(
+            WorkloadError, "150 clients of one load worker .* may have 136; .*--workers"
+        ):
+            Connections(self.service.address, clients=150)
 
     def test_preparing_says_where_nobody_listens(self) -> None:
         self.service.close()
         host, port = self.service.address
         with self.assertRaisesRegex(WorkloadError, f"cannot connect to {host}:{port}: .*refused"):
-            open_sockets((host, port), 1)
+            Connections((host, port)).open_ahead(1)
 
 
 class ClosedLoop(LoopCase):
@@ -375,7 +408,7 @@ class OpenLoop(LoopCase):
         self.assertTrue((samples.response_ns >= stall_ns).all())
 
     def test_every_due_operation_is_a_row_when_connections_run_out(self) -> None:
-        ran = self.run_loop("/hang", due_ms=range(10), seconds=0.05, drain_s=0.1, max_connections=3)
+        ran = self.run_loop("/hang", due_ms=range(10), seconds=0.05, drain_s=0.1, most=3)
         self.assertEqual(ran.kinds, [OutcomeKind.UNFINISHED] * 10)
         self.assertEqual(ran.samples.index.tolist(), list(range(10)))
         self.assertEqual(int((ran.samples.sent_ns != NOT_SEEN).sum()), 3)
@@ -385,7 +418,7 @@ class OpenLoop(LoopCase):
         self.assertEqual(len(self.service.targets), 3)
 
     def test_waiting_for_a_connection_is_lag(self) -> None:
-        ready = self.loop("/wait", due_ms=[0, 10, 20], seconds=0.1, max_connections=1)
+        ready = self.loop("/wait", due_ms=[0, 10, 20], seconds=0.1, most=1)
         opener = self.when(lambda: time.perf_counter_ns() > ready.part.end_ns, self.service.gate.set)
         ran = ready.run()
         opener.join()
@@ -624,9 +657,8 @@ class Encrypted(StreamCase):
     def load(self, ca_file: Path | None, ready: int = 0, **options: Any) -> Ran:
         service = self.serve(lambda *_: chunked(chat("secret")), tls=tls.server_context())
         context = client_context("https", ca_file)
-        loop = self.loop(numbered, address=service.address, is_stream=True, tls=context, **options)
-        loop.loop.use(open_sockets(service.address, ready, context))
-        return loop.run()
+        address = service.address
+        return self.run_loop(numbered, address=address, is_stream=True, tls=context, ready=ready, **options)
 
     def test_streams_over_tls(self) -> None:
         for ready in (0, 2):

@@ -174,7 +174,7 @@ class CallLoop:
         return index, intended_ns
 
     def _is_every_other_busy(self, slot: Slot) -> bool:
-        """Whether all further clients are in a call. One that was woken late is not: it holds an operation unsent."""
+        """Whether all others are in a call. One that was woken late is not: it holds an operation unsent."""
         if len(self._slots) < OPEN_LOOP_THREADS:
             return False
         others = (other.copy() for other in self._slots if other is not slot)

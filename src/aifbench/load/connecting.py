@@ -1,44 +1,69 @@
-"""Connections for the wire loop: how many there may be, and those that are opened ahead of a start."""
+"""How the wire loop reaches a service: its addresses, the first connection to one of them, room for more."""
 
 import resource
 import socket
 import ssl
+from collections.abc import Sequence
+from typing import Any
 
 from aifbench.errors import WorkloadError
 from aifbench.load.tls import TlsSocket
 
-MAX_CONNECTIONS = 1024
-_OTHER_FILES = 64
-_PREPARE_TIMEOUT_S = 10.0
-
 AnySocket = socket.socket | TlsSocket
+Place = tuple[socket.AddressFamily, tuple[Any, ...]]  # what a socket is made for, and connects to
+
+_OTHER_FILES = 64
+_TIMEOUT_S = 10.0
 
 
-def open_sockets(address: tuple[str, int], count: int, tls: ssl.SSLContext | None = None) -> list[AnySocket]:
-    """Connections for a loop to use. Raises WorkloadError when the service refuses."""
-    sockets: list[AnySocket] = []
+def resolve(address: tuple[str, int]) -> list[Place]:
+    """One at least, in the order of preference. Raises WorkloadError."""
     try:
-        for _ in range(min(count, MAX_CONNECTIONS, descriptors_left())):
-            sock = socket.create_connection(address, timeout=_PREPARE_TIMEOUT_S)
-            sockets.append(sock)
-            if tls is not None:
-                sockets[-1] = secured = TlsSocket(sock, tls, address[0])
-                secured.do_handshake()
-    except OSError as error:
-        for opened in sockets:
-            opened.close()
-        raise WorkloadError(f"cannot connect to {address[0]}:{address[1]}") from error
-    return sockets
-
-
-def descriptors_left() -> int:
-    """How many connections the process's limit of open files has room for, roughly."""
-    return max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
-
-
-def resolve(address: tuple[str, int]) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    try:
-        family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)
     except OSError as error:
         raise WorkloadError(f"cannot resolve {address[0]!r}") from error
-    return family, (str(resolved[0]), int(resolved[1]))
+    return [(family, place) for family, _, _, _, place in found]
+
+
+def open_socket(places: Sequence[Place], tls: ssl.SSLContext | None, host: str) -> tuple[AnySocket, Place]:
+    """A connection to the first of the places where somebody listens, and which that was.
+
+    Raises the OSError of the last one.
+    """
+    *others, last = places
+    for place in others:
+        try:
+            return _open(place, tls, host), place
+        except OSError:
+            continue
+    return _open(last, tls, host), last
+
+
+def _open(place: Place, tls: ssl.SSLContext | None, host: str) -> AnySocket:
+    family, address = place
+    sock: AnySocket = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        assert isinstance(sock, socket.socket)
+        sock.settimeout(_TIMEOUT_S)
+        sock.connect(address)
+        if tls is not None:
+            sock = secured = TlsSocket(sock, tls, host)
+            secured.do_handshake()
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def descriptors_left(wanted: int) -> int:
+    """How many connections the process's limit of open files has room for, roughly.
+
+    Raises WorkloadError when it is less than `wanted`.
+    """
+    left = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _OTHER_FILES)
+    if wanted > left:
+        raise WorkloadError(
+            f"{wanted:,} clients of one load worker need a connection each, and a process may have {left:,}",
+            hint="spread them over more --workers, or raise `ulimit -n`",
+        )
+    return left

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from aifbench.load.arrivals import from_json
 from aifbench.load.assignment import Assignment, StopFlag, assign
 from aifbench.load.call_loop import CallLoop
 from aifbench.load.clocksync import Offset
-from aifbench.load.connecting import AnySocket, open_sockets
+from aifbench.load.connections import Connections
 from aifbench.load.interpretation import interpret
 from aifbench.load.plan import PhasePlan, StreamPlan, WorkerReport
 from aifbench.load.poll_loop import PollLoop
@@ -32,6 +33,8 @@ from aifbench.load.workload import TokenTimes
 _OPEN_LOOP_CONNECTIONS = 16
 _NO_TOKENS = TokenTimes()
 
+AnyLoop = WireLoop | CallLoop | PollLoop | ProgramLoop
+
 
 class Engine:
     """Builds the stream's workload, and runs worker number `worker` (within the stream) of it once."""
@@ -44,45 +47,34 @@ class Engine:
         self._name = rows_name(stream.name, worker)
         self._workload: Any = load_workload(stream)
         self._part: Assignment
-        self._sockets: list[AnySocket] = []
-        self._tls: ssl.SSLContext | None = None
+        self._connections: Connections | None = None
 
     def prepare(self) -> None:
         """Everything that must not be timed: data, schedule, connections. Raises WorkloadError."""
         self._workload.open(self._endpoint)
         self._part = assign(self._plan, self._stream, self._worker)
-        if self._speaks_http:
-            endpoint = self._endpoint
-            if not hasattr(self._workload, "address"):
-                self._tls = client_context(endpoint.scheme, endpoint.ca_file)
-            count = self._part.clients or _OPEN_LOOP_CONNECTIONS
-            self._sockets = open_sockets(self._address, count, self._tls)
+        if hasattr(self._workload, "request"):
+            self._connections = Connections(*self._target, clients=self._part.clients)
+            self._connections.open_ahead(self._part.clients or _OPEN_LOOP_CONNECTIONS)
         if hasattr(self._workload, "prepare"):
             self._workload.prepare(self._part.first_indices())
 
     def close(self) -> None:
-        for sock in self._sockets:
-            sock.close()
+        if self._connections is not None:
+            self._connections.close()
         self._workload.close()
-
-    @property
-    def _speaks_http(self) -> bool:
-        return hasattr(self._workload, "request")
-
-    @property
-    def _is_stream(self) -> bool:
-        return bool(getattr(self._workload, "is_stream", False))
 
     @property
     def _endpoint(self) -> Endpoint:
         return self._plan.endpoint_of(self._stream)
 
     @property
-    def _address(self) -> tuple[str, int]:
-        """The service's, unless the workload brought its own."""
+    def _target(self) -> tuple[tuple[str, int], ssl.SSLContext | None]:
+        """The service's address, and its encryption, unless the workload brought an address of its own."""
+        if hasattr(self._workload, "address"):
+            return self._workload.address, None
         endpoint = self._endpoint
-        address: tuple[str, int] = getattr(self._workload, "address", (endpoint.host, endpoint.port))
-        return address
+        return (endpoint.host, endpoint.port), client_context(endpoint.scheme, endpoint.ca_file)
 
     def run(
         self,
@@ -103,42 +95,31 @@ class Engine:
         recorder = Recorder(self._directory, self._name, start_ns, on_tick=tick)
         try:
             loop = self._loop(recorder)
-        except BaseException:
-            recorder.close()
-            raise
-        gc.collect()
-        gc.freeze()
-        gc.disable()
-        step_ns = time.time_ns() - time.perf_counter_ns()
-        cpu_s, wall_ns = time.process_time(), time.perf_counter_ns()
-        try:
-            loop.run()
+            cost = _run_measured(loop, start_ns)
         finally:
-            cpu_s = max(0.0, time.process_time() - cpu_s - loop.idle_ns / 1e9)
-            cpu_s += loop.cpu_s if isinstance(loop, ProgramLoop) else 0.0
-            wall_ns = max(0, time.perf_counter_ns() - max(wall_ns, start_ns))
-            step_ns = time.time_ns() - time.perf_counter_ns() - step_ns
-            gc.enable()
-            gc.unfreeze()
             recorder.close()
         interpreted = 0
         if isinstance(loop, WireLoop) and not recorder.failure:
             interpreted = interpret(self._directory, self._name, self._workload, recorder.errors)
         elif isinstance(loop, CallLoop) and (loop.tokens or loop.stages):
             self._save_parts(loop, start_ns)
-        offset = offset or Offset()
+        return self._report(loop, recorder, cost, offset or Offset(), interpreted)
+
+    def _report(
+        self, loop: AnyLoop, recorder: Recorder, cost: "_Cost", offset: Offset, interpreted: int
+    ) -> WorkerReport:
         return WorkerReport(
             stream=self._stream.name,
             worker=self._worker,
             host=socket.gethostname(),
             pid=os.getpid(),
             operations=count_rows(self._directory, self._name),
-            cpu_s=cpu_s,
-            wall_s=wall_ns / 1e9,
+            cpu_s=cost.cpu_s,
+            wall_s=cost.wall_s,
             loop_delay_max_s=loop.loop_delay_max_ns / 1e9,
             clock_offset_s=offset.offset_s,
             clock_offset_error_s=offset.error_s,
-            clock_step_s=step_ns / 1e9,
+            clock_step_s=cost.clock_step_s,
             errors=recorder.errors.counts,
             interpreted=interpreted,
             limited_by=loop.limited_by,
@@ -174,30 +155,54 @@ class Engine:
             seed=plan.seed + self._worker,
         )
 
-    def _loop(self, recorder: Recorder) -> WireLoop | CallLoop | PollLoop | ProgramLoop:
+    def _loop(self, recorder: Recorder) -> AnyLoop:
         if getattr(self._workload, "is_program", False):
             return ProgramLoop(self._workload, recorder, self._part, self._program_part())
         if getattr(self._workload, "is_polled", False):
             if self._part.due_ns is None and self._part.clients == 1:
                 return CallLoop(self._workload.alone(), recorder, self._part)
             return PollLoop(self._workload, recorder, self._part)
-        if not self._speaks_http:
+        if self._connections is None:
             return CallLoop(self._workload, recorder, self._part)
-        loop = WireLoop(
-            self._address,
+        return WireLoop(
+            self._connections,
             self._workload.request,
             recorder,
             self._part,
-            is_stream=self._is_stream,
+            is_stream=getattr(self._workload, "is_stream", False),
             wants_head=getattr(self._workload, "wants_head", False),
             learn=getattr(self._workload, "learn", None),
             keeps=getattr(self._workload, "keeps", None),
             refusal=getattr(self._workload, "refusal", None),
-            tls=self._tls,
         )
-        sockets, self._sockets = self._sockets, []
-        loop.use(sockets)
-        return loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """Of the load itself, waiting awake left out; and how far the wall clock moved against ours meanwhile."""
+
+    cpu_s: float
+    wall_s: float
+    clock_step_s: float
+
+
+def _run_measured(loop: AnyLoop, start_ns: int) -> _Cost:
+    """Without the collector, whose pauses would be latencies."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    step_ns = time.time_ns() - time.perf_counter_ns()
+    cpu_s, wall_ns = time.process_time(), time.perf_counter_ns()
+    try:
+        loop.run()
+        cpu_s = max(0.0, time.process_time() - cpu_s - loop.idle_ns / 1e9)
+        cpu_s += loop.cpu_s if isinstance(loop, ProgramLoop) else 0.0
+        wall_ns = max(0, time.perf_counter_ns() - max(wall_ns, start_ns))
+        step_ns = time.time_ns() - time.perf_counter_ns() - step_ns
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    return _Cost(cpu_s, wall_ns / 1e9, step_ns / 1e9)
 
 
 def load_workload(stream: StreamPlan) -> Any:

@@ -4,6 +4,7 @@ The coordinator speaks to its workers through files (see rendezvous) and never t
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,8 @@ class LocalLauncher:
         assert self._root is not None
         log = self._root / f"worker-{index}.log"
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        if not lines and not shutil.disk_usage(self._root).free:
+            return f": no space left for {self._root}"
         return f": {lines[-1]}" if lines else ""
 
     def stop(self) -> None:

@@ -147,17 +147,18 @@ class ResponseReader:
         return [*self._chunked.pieces, *self._chunked.begun]
 
     def _parse_head(self) -> bool:
-        if not self._data.startswith(_VERSION[: len(self._data)]):
-            raise ProtocolError(f"not an HTTP/1 response: {bytes(self._data[:40])!r}")
-        end = self._data.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._data) > _MAX_HEAD_BYTES:
-                raise ProtocolError(f"no end of the response head in {_MAX_HEAD_BYTES} bytes")
-            return False
-        self.status = _number(self._data[9:12], "status", 10)
-        if 100 <= self.status < 200:
-            del self._data[: end + 4]
-            return self._parse_head()
+        while True:
+            if not self._data.startswith(_VERSION[: len(self._data)]):
+                raise ProtocolError(f"not an HTTP/1 response: {bytes(self._data[:40])!r}")
+            end = self._data.find(_BLANK_LINE)
+            if end < 0:
+                if len(self._data) > _MAX_HEAD_BYTES:
+                    raise ProtocolError(f"no end of the response head in {_MAX_HEAD_BYTES} bytes")
+                return False
+            self.status = _number(self._data[9:12], "status", 10)
+            if not 100 <= self.status < 200:
+                break
+            del self._data[: end + 4]  # an interim response: the final one is behind it
         self._parse_headers(bytes(self._data[:end]).lower())
         self._body_start = end + 4
         return True
@@ -165,20 +166,20 @@ class ResponseReader:
     def _parse_headers(self, head: bytes) -> None:
         # The blank after the colon is optional in HTTP; the line break before the name is not.
         http_1_0 = head.startswith(b"http/1.0")
-        connection = _header(head, b"connection")
+        connection = header_of(head, b"connection")
         self.keep_alive = b"keep-alive" in connection if http_1_0 else b"close" not in connection
         if self.status in (429, 503):
-            self.retry_after = _header(head, b"retry-after").decode("latin-1")
+            self.retry_after = header_of(head, b"retry-after").decode("latin-1")
         if self._no_body or self.status in (204, 304):
             self._remaining = 0
-        elif b"chunked" in _header(head, b"transfer-encoding"):
+        elif b"chunked" in header_of(head, b"transfer-encoding"):
             self._chunked = _ChunkScanner(len(head) + 4)
-        elif length := _header(head, b"content-length"):
+        elif length := header_of(head, b"content-length"):
             self._remaining = _number(length, "Content-Length", 10)
 
 
-def _header(head: bytes, name: bytes) -> bytes:
-    """The value of header `name` in a lower-case head, or nothing."""
+def header_of(head: bytes, name: bytes) -> bytes:
+    """The value of header `name`, both in lower case, or nothing."""
     start = head.find(b"\r\n" + name + b":")
     if start < 0:
         return b""

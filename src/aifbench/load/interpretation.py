@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aifbench.load.call_loop import outcome_of
-from aifbench.load.http import ProtocolError, split_response
+from aifbench.load.http import ProtocolError, header_of, split_response
 from aifbench.load.recorder import (
     DROPPED,
     READ,
     ErrorTally,
     Rows,
     answers_path,
+    partial_path,
     read_rows,
     reads_path,
     rows_path,
@@ -44,7 +45,7 @@ def interpret(
     else:
         read = _interpret_answers(directory, name, workload, whole[1:], errors, limit)
     path = rows_path(directory, name)
-    partial = path.with_suffix(".part")
+    partial = partial_path(path)
     whole.tofile(partial)
     partial.replace(path)
     for used in (answers_path(directory, name), reads_path(directory, name)):
@@ -99,6 +100,10 @@ def _read_stream(workload: Any, row: Any, raw: bytes, reads: Rows) -> tuple[Outc
             return Outcome(OutcomeKind(int(row["outcome"])), 0), TokenTimes()
         if row["outcome"] == OutcomeKind.OK and not is_complete:
             return Outcome(OutcomeKind.PROTOCOL, 0, error=_TORN), TokenTimes()
+        coding = header_of(head.lower(), b"content-encoding")
+        if coding not in (b"", b"identity"):
+            why = f"an answer is compressed ({coding.decode('latin-1')}), which nobody asked for"
+            return Outcome(OutcomeKind.PROTOCOL, 0, error=why), TokenTimes()
         answer = StreamedAnswer(body, head, pieces, reads["end"].tolist(), reads["at_ns"].tolist())
         outcome, times = workload.interpret_stream(int(row["index"]), int(head[9:12]), answer)
     except ProtocolError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,8 @@ class ErrorTally:
         self._lock = threading.Lock()
 
     def add(self, text: str, count: int = 1) -> None:
-        key = " ".join(text.split())[:200]
+        # What a service says goes to terminals: no control characters.
+        key = "".join(c if c.isprintable() else "·" for c in " ".join(text.split())[:200])
         with self._lock:
             if key not in self.counts and len(self.counts) >= MAX_ERROR_TEXTS:
                 key = OTHER_ERRORS
@@ -175,10 +176,17 @@ def stages_path(directory: Path, name: str) -> Path:
     return directory / f"{name}.stages.npz"
 
 
+def partial_path(path: Path) -> Path:
+    """Where a file is while it is written: what has its own name is whole."""
+    return path.with_name(path.name + ".part")
+
+
 def discard(directory: Path, name: str) -> None:
-    """Remove all files of one worker."""
+    """Remove all files of one worker, half-written ones too."""
     for path_of in (rows_path, answers_path, reads_path, tokens_path, stages_path):
-        path_of(directory, name).unlink(missing_ok=True)
+        path = path_of(directory, name)
+        for written in (path, partial_path(path)):
+            written.unlink(missing_ok=True)
 
 
 def count_rows(directory: Path, name: str) -> int:
@@ -238,14 +246,24 @@ def _fill(samples: Samples, start: int, path: Path, worker: int) -> None:
 
 def save_tokens(directory: Path, name: str, tokens: Tokens) -> None:
     """Keep them beside a worker's rows, one for each."""
-    with tokens_path(directory, name).open("wb") as file:
-        np.savez(file, **tokens.to_arrays())
+    _save_beside(tokens_path(directory, name), tokens.to_arrays())
 
 
 def save_stages(directory: Path, name: str, stages: Stages) -> None:
     """Keep them beside a worker's rows, one for each."""
-    with stages_path(directory, name).open("wb") as file:
-        np.savez(file, **stages.to_arrays())
+    _save_beside(stages_path(directory, name), stages.to_arrays())
+
+
+def _save_beside(path: Path, arrays: dict[str, Any]) -> None:
+    """Whole or not at all: a disk may be full."""
+    partial = partial_path(path)
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, **arrays)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _read_beside(path: Path, kind: type[_Beside], rows: int) -> _Beside | None:

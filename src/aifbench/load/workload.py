@@ -30,6 +30,17 @@ class OutcomeKind(IntEnum):
     UNFINISHED = 9  # still under way when the drain time was over
     HARNESS = 10  # our own code raised
 
+    @classmethod
+    def of_status(cls, status: int) -> "OutcomeKind":
+        """What an HTTP status means; redirects are never followed, so they are a protocol error here."""
+        if 200 <= status < 300:
+            return cls.OK
+        if status in (429, 503):
+            return cls.THROTTLED
+        if 400 <= status < 500:
+            return cls.CLIENT_ERROR
+        return cls.SERVER_ERROR if status >= 500 else cls.PROTOCOL
+
 
 class TokenCount(IntEnum):
     """How the tokens of an answer were counted."""

@@ -14,9 +14,10 @@ from aifbench.servers.inference_calibration import calibration
 from aifbench.servers.inference_capacity import TRIAL_S, CapacitySearch
 from aifbench.servers.inference_options import parse_levels, slo_of
 from aifbench.servers.inference_pairs import StructuredPairs
-from aifbench.servers.inference_phases import Level, PhaseMaker
+from aifbench.servers.inference_phases import PhaseMaker
 from aifbench.servers.inference_setup import Setup
 from aifbench.servers.instrumented import instrument_params
+from aifbench.servers.levels import Level
 from aifbench.servers.load_options import arrivals_of
 
 _LADDER = (4, 16, 64)

@@ -7,7 +7,8 @@ from aifbench.load.fleet import PhaseOutcome
 from aifbench.load.plan import StreamPlan
 from aifbench.results.record import Check, Measurement, Metric, Role, Verdict
 from aifbench.servers.benchmark import Evidence, Phase
-from aifbench.servers.inference_phases import Level, PhaseMaker, Seen
+from aifbench.servers.inference_phases import PhaseMaker, Seen
+from aifbench.servers.levels import Level
 
 CALIBRATION = "calibration"
 _WARN_SHARE = 0.05  # of what was measured

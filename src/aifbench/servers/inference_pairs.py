@@ -18,8 +18,9 @@ from aifbench.results.record import Measurement, Metric
 from aifbench.results.token_metrics import tpot_ms
 from aifbench.servers.benchmark import Evidence, Phase, Verify
 from aifbench.servers.inference_options import slo_of
-from aifbench.servers.inference_phases import STREAM, Level, PhaseMaker
+from aifbench.servers.inference_phases import STREAM, PhaseMaker
 from aifbench.servers.inference_setup import Setup
+from aifbench.servers.levels import Level
 from aifbench.stats.intervals import Estimate
 from aifbench.stats.paired import paired_summary
 from aifbench.workloads.lengths import Lengths

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aifbench.load.arrivals import AnyArrivals, Closed, to_json
+from aifbench.load.arrivals import to_json
 from aifbench.load.fleet import PhaseOutcome
-from aifbench.load.plan import PhasePlan, Quality, StreamPlan
+from aifbench.load.plan import Quality, StreamPlan
 from aifbench.load.samples import Samples
 from aifbench.load.workload import OutcomeKind
 from aifbench.results.reconcile import Totals, account, reconcile, unseen
-from aifbench.results.record import Check, Measurement, Metric, Role, Verdict
-from aifbench.results.slo import Slo
+from aifbench.results.record import Check, Measurement, Metric, Verdict
 from aifbench.servers.benchmark import Evidence, Phase
 from aifbench.servers.inference_idle import await_idle
 from aifbench.servers.inference_setup import Setup
 from aifbench.servers.instrumented import instrument_params, via_of
+from aifbench.servers.levels import Level
 from aifbench.workloads import engine_metrics
 from aifbench.workloads.openai_control import bearer_headers
 from aifbench.workloads.scraper import Scraper
@@ -25,22 +25,6 @@ from aifbench.workloads.scraper import Scraper
 STREAM = "generate"
 _CLIENT_LIMITED_PERCENT = 85
 _ABANDONED = (OutcomeKind.TIMEOUT, OutcomeKind.UNFINISHED)
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """One load: what arrives, and for how long it is measured. `limit` makes it fixed work instead."""
-
-    name: str
-    arrivals: AnyArrivals
-    measure_s: float | None = None
-    warmup_s: float = 0.0
-    limit: int | None = None
-    slo: Slo | None = None
-    role: Role = Role.MEASURE
-    is_measured: bool = True
-    max_in_flight: int | None = None
-    chain: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,27 +114,8 @@ class PhaseMaker:
 
     def phase(self, level: Level, stream: StreamPlan) -> Phase:
         """A phase of one stream, with the server watched beside it."""
-        options = self._options
-        workers = options["workers"]
-        if isinstance(level.arrivals, Closed):
-            workers = min(workers, level.arrivals.clients)
-        stream = replace(
-            stream,
-            workers=workers,
-            limit=level.limit,
-            max_in_flight=level.max_in_flight,
-            chain=level.chain,
-        )
-        plan = PhasePlan(
-            level.name,
-            (stream,),
-            self._setup.context.endpoint,
-            warmup_s=level.warmup_s,
-            measure_s=level.measure_s,
-            drain_s=options["drain"],
-            timeout_s=options["timeout"],
-            seed=options["seed"],
-        )
+        plan = level.plan(stream, self._setup.context.endpoint, self._options)
+        (stream,) = plan.streams
 
         def verify(outcome: PhaseOutcome, measured: Mapping[str, Measurement]) -> Mapping[str, Evidence]:
             (measurement,) = measured.values()

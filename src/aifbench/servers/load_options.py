@@ -1,6 +1,8 @@
 """From a benchmark's load options to arrivals and phase settings, the same for every service."""
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from aifbench.errors import UsageError
@@ -8,12 +10,17 @@ from aifbench.load.arrivals import AnyArrivals, Closed, Constant, Gamma, Poisson
 
 
 def arrivals_of(options: Mapping[str, Any]) -> AnyArrivals:
-    """Closed loop unless a rate or a trace is given. Raises UsageError for options that contradict."""
+    """Closed loop unless a rate or a trace is given.
+
+    Raises UsageError for options that contradict, WorkloadError for a trace that cannot be used.
+    """
     rate, trace = options["rate"], options["trace"]
     if rate is not None and trace:
         raise UsageError("--rate and --trace exclude each other", hint="give one of them")
     if trace:
-        return Trace(trace)
+        replay = Trace(str(Path(trace).absolute()))
+        replay.offsets_s(math.inf)  # what is wrong with it is told before anything was started
+        return replay
     if rate is None:
         _refuse_open_only(options)
         return Closed(options["clients"])
@@ -27,6 +34,10 @@ def _open_arrivals(kind: str, rate_per_s: float, options: Mapping[str, Any]) -> 
         return Gamma(rate_per_s, options["burstiness"], options["seed"])
     if kind == "ramp":
         return Ramp(rate_per_s, options["ramp_to"] or 4 * rate_per_s)
+    if options["ramp_to"] is not None:
+        raise UsageError(
+            f"--ramp-to is for a ramp, and the arrivals are {kind}", hint="give --arrivals ramp with it"
+        )
     return Poisson(rate_per_s, options["seed"])
 
 

@@ -68,7 +68,7 @@ class _Posts:
     """Builds POST requests to one server."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._host = endpoint.url.removeprefix(f"{endpoint.scheme}://")
+        self._host = endpoint.authority
         self._headers = {"Content-Type": "application/json", **auth_headers(endpoint)}
 
     def encode(self, path: str, body: str) -> bytes:

@@ -120,7 +120,7 @@ class Generate:
         return flaw(reading) or Outcome(OutcomeKind.OK, tokens_in(reading), self.qualities(index, reading))
 
     def qualities(self, index: int, reading: Reading) -> tuple[float, ...]:
-        if not self._exact or reading.output_tokens is None:
+        if not self._exact or not reading.output_tokens:
             return ()
         asked = self.asked_tokens(index)
         return () if asked is None else (float(reading.output_tokens == asked),)
@@ -292,8 +292,11 @@ def flaw(reading: Reading) -> Outcome | None:
 
 
 def tokens_in(reading: Reading) -> int:
-    """Tokens of the answer: as the server says, else one for each piece with content."""
-    return len(reading.content_ends) if reading.output_tokens is None else reading.output_tokens
+    """Tokens of the answer: as the server says, else one for each piece with content.
+
+    Some count none whatever they send, so 0 is no word to be taken.
+    """
+    return reading.output_tokens or len(reading.content_ends)
 
 
 def token_times(reading: Reading, content_ns: Sequence[int]) -> TokenTimes:
@@ -306,7 +309,7 @@ def token_times(reading: Reading, content_ns: Sequence[int]) -> TokenTimes:
         prompt_tokens=reading.prompt_tokens or 0,
         cached_tokens=reading.cached_tokens or 0,
         output_tokens=output_tokens,
-        counted=TokenCount.CHUNKS if reading.output_tokens is None else TokenCount.USAGE,
+        counted=TokenCount.USAGE if reading.output_tokens else TokenCount.CHUNKS,
         finish=reading.finish,
     )
 

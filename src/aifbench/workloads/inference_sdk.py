@@ -10,7 +10,6 @@ from typing import Any
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import WorkloadError
 from aifbench.load.tls import client_context
-from aifbench.load.wire_loop import kind_of_status
 from aifbench.load.workload import Outcome, OutcomeKind
 from aifbench.workloads.inference import flaw, token_times, tokens_in
 from aifbench.workloads.openai_dialect import DIALECTS, Reading, error_text
@@ -91,7 +90,7 @@ class Generate:
                     stamps.append(now_ns)
         except openai.APIStatusError as error:
             text = f"HTTP {error.status_code} {error_text(error.body)}"
-            return Outcome(kind_of_status(error.status_code), 0, error=text)
+            return Outcome(OutcomeKind.of_status(error.status_code), 0, error=text)
         except openai.APIConnectionError as error:
             cause = error.__cause__
             kind = OutcomeKind.CONNECT if isinstance(cause, httpx.ConnectError) else OutcomeKind.BROKEN
@@ -122,7 +121,7 @@ class Generate:
         return stream
 
     def _qualities(self, index: int, reading: Reading) -> tuple[float, ...]:
-        if not self._exact or reading.output_tokens is None:
+        if not self._exact or not reading.output_tokens:
             return ()
         asked = self._source.prompt(index).output_tokens
         return () if asked is None else (float(reading.output_tokens == asked),)

@@ -14,7 +14,6 @@ import numpy as np
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.call_loop import outcome_of
-from aifbench.load.wire_loop import kind_of_status
 from aifbench.load.workload import NOT_SEEN, Outcome, OutcomeKind, TokenTimes
 from aifbench.workloads.chroma_control import COLLECTIONS_PATH, ChromaControl, auth_headers
 from aifbench.workloads.chroma_http import query_body
@@ -186,7 +185,7 @@ def _post(stage: str, stages: Spans, service: KeptService, path: str, body: byte
         outcome = outcome_of(exchange.error)
         raise _Failed(replace(outcome, error=f"{stage}: {outcome.error}"), exchange)
     stages[stage] = (exchange.began_ns, exchange.ended_ns)
-    kind = kind_of_status(exchange.status)
+    kind = OutcomeKind.of_status(exchange.status)
     if kind is not OutcomeKind.OK:
         said = error_text(exchange.answer.body.decode("utf-8", "replace"))
         raise _Failed(Outcome(kind, 0, error=f"{stage}: HTTP {exchange.status} {said}"))
