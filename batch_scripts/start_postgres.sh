@@ -10,6 +10,9 @@
 #   AIFBENCH_LOCAL_DIR          the node's own disk               (default: SLURM_TMPDIR, TMPDIR or /tmp)
 #   AIFBENCH_POSTGRES_SETTINGS  settings of the server, one name=value a line
 #   AIFBENCH_POSTGRES_BIN       folder with postgres and initdb   (default: the Python wheel, PATH, /usr/lib)
+#   AIFBENCH_POSTGRES_POOLER    session or transaction: PgBouncer answers clients, by pgbouncer.sif (which may be a
+#                               link to an image with both) or the program of this machine    (default: none)
+#   AIFBENCH_POSTGRES_POOL_SIZE its connections to PostgreSQL for each data base              (default: 50)
 set -eu
 # sbatch runs a copy of this file, so its own place tells nothing there.
 for lib in "${AIFBENCH_HOME:-}/batch_scripts/lib" "$(dirname "$0")/lib" "${SLURM_SUBMIT_DIR:-.}/batch_scripts/lib"; do
@@ -17,6 +20,8 @@ for lib in "${AIFBENCH_HOME:-}/batch_scripts/lib" "$(dirname "$0")/lib" "${SLURM
 done
 # shellcheck source=batch_scripts/lib/service.sh
 . "$lib/service.sh"
+# shellcheck source=batch_scripts/lib/pooler.sh
+. "$lib/pooler.sh"
 
 FAST_ROUNDS=20      # tenths of a second for a fast shutdown
 IMMEDIATE_ROUNDS=15 # and for an immediate one after it
@@ -113,13 +118,14 @@ use_settings() {
 # shellcheck disable=SC2317 # the trap calls it
 # A SIGTERM would make it wait for its clients. Its data goes with it, so that nothing is worth a long checkpoint.
 end_postgres() {
-    local status=$? pid
+    local status=$? pid=${started_pid:-}
     set +e
     trap '' TERM INT HUP
-    for pid in ${started[@]+"${started[@]}"}; do
-        kill -INT -- "-$pid" 2>/dev/null && ! ends_within "$FAST_ROUNDS" "$pid" &&
-            kill -QUIT -- "-$pid" 2>/dev/null && ends_within "$IMMEDIATE_ROUNDS" "$pid"
-    done
+    # Only its own group: the sampler and the exporters, which `finish` ends, take no notice of an interrupt.
+    if [ -n "$pid" ] && kill -INT -- "-$pid" 2>/dev/null && ! ends_within "$FAST_ROUNDS" "$pid"; then
+        note "the fast shutdown took too long: an immediate one follows"
+        kill -QUIT -- "-$pid" 2>/dev/null && ends_within "$IMMEDIATE_ROUNDS" "$pid"
+    fi
     return "$status" # for `finish`
 }
 trap 'end_postgres; finish' EXIT
@@ -144,12 +150,18 @@ pass_to_service LC_ALL C
 use_owner
 cd "$data_dir" # the owner may not enter the folder this was started in
 use_postgres
+use_pooler
 pgdata=$data_dir/pgdata
 make_cluster
+[ -z "$pool_mode" ] || make_pooler_users
 use_settings
 
 # shellcheck disable=SC2317 # `serve` calls it
 service_command() {
+    if [ -n "$pool_mode" ]; then
+        serve_behind_pooler "$1"
+        return
+    fi
     exec "${command[@]}" -D "$pgdata" -p "$1" "${settings[@]}"
 }
 

@@ -2,7 +2,8 @@
 
 import tempfile
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +20,8 @@ from aifbench.servers import postgres_phases
 from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.postgres import PostgresServer
 from aifbench.servers.postgres_bench import PostgresBenchmark
-from aifbench.servers.postgres_log import Storage
+from aifbench.servers.postgres_choices import refuse_index_options
+from aifbench.servers.postgres_log import Pooler, Storage
 from aifbench.servers.postgres_metrics import scaling_metrics, server_metrics
 from aifbench.servers.postgres_options import parse_clients, parse_methods, parse_response_slo, parse_scripts
 from aifbench.servers.run import resolve_bench, stream_facts
@@ -73,8 +75,10 @@ class FakeDatabase:
 
     name = "aifb_run1"
 
-    def __init__(self, endpoint: Endpoint, run_tag: str) -> None:
+    def __init__(self, endpoint: Endpoint, run_tag: str, pooler: Pooler | None = None) -> None:
         self.endpoint = endpoint
+        self.direct_endpoint = replace(endpoint, port=5432)
+        self.pooler = pooler
         self.run_tag = run_tag
         self.tables = FakeTables()
         self.settings = {"fsync": "on", "max_connections": "500"}
@@ -101,8 +105,11 @@ class FakeDatabase:
     def sizes(self) -> Sizes:
         return Sizes(160 << 20, 128 << 20, 4 << 30)
 
-    def require_connections(self, clients: int) -> None:
-        self.calls.append(f"clients {clients}")
+    def set_default(self, settings: Mapping[str, str]) -> None:
+        self.calls.append(f"default {dict(settings)}")
+
+    def require_connections(self, clients: int, *, are_kept: bool) -> None:
+        self.calls.append(f"clients {clients}{'' if are_kept else ' in turn'}")
 
     def history(self) -> int:
         return 0
@@ -202,6 +209,10 @@ class Plans(BenchCase):
         self.assertEqual((stream.params["query_mode"], stream.params["max_tries"]), ("simple", 3))
         self.assertEqual(stream.params["latency_limit_ms"], 100)
         self.assertEqual(phases["tpcb"].parameters["engine"], "pgbench 15")
+
+    def test_preparation_goes_past_a_pooler(self) -> None:
+        ports = {name: phase.plan.endpoint.port for name, phase in self.phases("tpcb").items()}
+        self.assertEqual(ports, {"fill": 5432, "tpcb": 1})
 
     def test_own_scripts_with_weights(self) -> None:
         path = self.dir / "a.sql"
@@ -405,6 +416,11 @@ class BadInput(BenchCase):
             ("select-only", {"engine": "own", "max_tries": "2"}, "no --max-tries"),
         ):
             self.assertIn(words, self.refusal(bench, **options).message)
+
+    def test_options_of_another_index(self) -> None:
+        with self.assertRaises(UsageError) as caught:
+            refuse_index_options("hnsw", {"given": ("probes",)})
+        self.assertEqual(caught.exception.hint, "valid: ef-construction, ef-search, m")
 
     def test_objectives(self) -> None:
         self.assertEqual(

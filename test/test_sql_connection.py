@@ -6,6 +6,7 @@ import threading
 import time
 import unittest
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,12 @@ class Outcomes(SqlCase):
             self.opened()
         with self.assertRaises(UsageError):
             self.opened(connections=0)
+
+    def test_preparation_takes_as_long_as_it_does(self) -> None:
+        with closing(SqlControl(self.endpoint)):
+            self.assertEqual(self.server.settings["statement_timeout"], "0")
+        with closing(self.opened()):
+            self.assertEqual(self.server.settings["statement_timeout"], "30000")
 
     def test_control_says_whether_trying_again_may_help(self) -> None:
         self.server.refusal = BAD_PASSWORD

@@ -4,7 +4,9 @@
 SERVE_ATTEMPTS=4      # the first, and three more when somebody was faster to take the port
 SERVE_LISTEN_ROUNDS=100 # tenths of a second; a service that takes longer to listen is announced before it does
 
-# serve SERVICE: runs `service_command PORT`, a function that ends in `exec`; exits as the service does.
+more_ports=() # NAME=PORT of what else the service listens on
+
+# serve SERVICE: runs `service_command PORT`, a function that ends with the service; exits as the service does.
 serve() {
     local service=$1 attempt=0 port
     sample_resources
@@ -13,7 +15,7 @@ serve() {
         port=$(choose_port)
         start service_command "$port"
         if listens_soon "$started_pid" "$port"; then
-            announce "$service" "$port"
+            announce "$service" "$port" ${more_ports[@]+"${more_ports[@]}"}
             wait_for_service "$service"
         fi
         is_taken "$port" || wait_for_service "$service"

@@ -37,12 +37,16 @@ Answer = Sequence[int] | Failure | type[Gone]
 
 @dataclass
 class PostgresServer:
-    """Listens on 127.0.0.1; `answer(statement, values)` gives the rows of prepared statements."""
+    """Listens on 127.0.0.1; `answer(statement, values)` gives the rows of prepared statements.
+
+    `settings` are those that clients have set for their sessions.
+    """
 
     answer: Callable[[str, Sequence[bytes]], Answer] = lambda *_: [0]
     refusal: Failure | None = None
     connections: int = 0
     statements: list[str] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -136,6 +140,8 @@ class _Session:
 
     def _execute(self) -> bool:
         text, values = self._bound
+        if "set_config" in text:
+            self._server.settings[values[0].decode()] = values[1].decode()
         answer: Answer = [1] if "set_config" in text else self._server.answer(text, values)
         if answer is Gone:
             return False

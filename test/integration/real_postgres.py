@@ -148,6 +148,36 @@ class PostgresWithoutSlurm(Story):
         self.assertEqual(list((self.results / "scratch").iterdir()), [])
 
 
+class PostgresBehindAPooler(Story):
+    def setUp(self) -> None:
+        super().setUp()
+        self.results.chmod(0o711)
+
+    def test_load_goes_through_it_and_the_record_says_so(self) -> None:
+        output = self.type("start postgres --pooler session --pool-size 40", "check postgres --wait 60s")
+        self.assertRegex(output, r"through PgBouncer [0-9.]+ \(session mode, at most 40 connections\)")
+        for words in ("storm --clients 4", "point --scale 1 --clients 4"):
+            program = self.start_program(f"bench postgres {words} --duration 3s --warmup 1s", "quit")
+            output, _ = program.communicate(timeout=60)
+            record = self.record()
+            self.assertEqual(record["state"], "COMPLETE", output)
+            (measurement,) = record["measurements"]
+            metrics = {metric["name"]: metric["value"] for metric in measurement["metrics"]}
+            self.assertEqual(metrics["error_share"], 0, output)
+            self.assertGreaterEqual(metrics["pooler_wait"], 0)
+            self.assertGreater(metrics["commits"], 1)
+            self.assertIn("session mode", measurement["parameters"]["pooler"])
+            self.assertEqual(record["recipe"]["facts"]["pooler"]["connections"], 40)
+        refused = self.type("bench postgres point --clients 41", expect=2)
+        self.assertIn("the 40 connections of the pool", refused)
+        self.type("stop postgres")
+        done = subprocess.run(
+            ["pgrep", "-f", f"(postgres|pgbouncer).*{self.results}"], capture_output=True, check=False
+        )
+        self.assertEqual(done.stdout, b"")
+        self.assertEqual(list((self.results / "scratch").iterdir()), [])
+
+
 class PostgresOnSlurm(PostgresWithoutSlurm):
     scheduler = "slurm"
     spread = "--workers 2 --client-nodes 2"

@@ -1,10 +1,11 @@
 """The same prepared point select of a real PostgreSQL by pgbench and by our SQL engine.
 
-Closed loop: 4 clients each, ours in 4 worker processes, runs of both sides in turn; wall time, and the CPU
-time of the clients. Open loop: how late our operations are sent at 70 % of the capacity just found, beside
-pgbench's own lag at that rate (from its log), and beside a bare loop that sleeps until each is due, at one
-worker's rate and with no server at work: what the machine gives anyone. Needs the programs of a PostgreSQL
-server on the path.
+Closed loop: 4 clients each, ours in 4 worker processes, runs of all sides in turn; wall time, and the CPU
+time of the clients. A third side is a bare loop over psycopg in 4 processes: what Python alone costs, and so
+the most that any engine over psycopg can reach. Open loop: how late our operations are sent at 70 % of the
+capacity just found, beside pgbench's own lag at that rate (from its log), and beside a bare loop that sleeps
+until each is due, at one worker's rate and with no server at work: what the machine gives anyone. Needs the
+programs of a PostgreSQL server on the path.
 """
 
 import os
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from test.perf.claims import Line, options, ratios, show
 from test.perf.null_workload import bare_lag_ms
+from test.perf.sql_bare import bare_loops
 
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.arrivals import AnyArrivals, Closed, Poisson, to_json
@@ -126,6 +128,13 @@ def pgbench(server: Server, sizes: Sizes, side: Closing) -> None:
     side.cpu_us.values.append(1e6 * cpu_s / _number(r"actually processed: (\d+)", text))
 
 
+def bare(server: Server, sizes: Sizes, side: Closing) -> None:
+    rows = sizes.scale * ROWS_PER_SCALE
+    found = bare_loops(server.endpoint, server.password, DATABASE, rows, CLIENTS, sizes.seconds)
+    side.tps.values.append(found.tps)
+    side.cpu_us.values.append(found.cpu_us)
+
+
 def pgbench_lag_ms(server: Server, sizes: Sizes, rate_per_s: float) -> float:
     """The p99; pgbench prints only the mean, so that its log has to tell."""
     with tempfile.TemporaryDirectory() as folder:
@@ -179,6 +188,7 @@ def main(argv: Sequence[str]) -> int:
     sizes = Sizes(1, 1.0, 0.5) if arguments.quick else Sizes(10, float(arguments.seconds), 1.0)
     theirs = Closing(Line("pgbench -S -M prepared, 4 clients", "tps"), Line("  its CPU for one", "us"))
     mine = Closing(Line("our engine, 4 worker processes", "tps"), Line("  its CPU for one", "us"))
+    least = Closing(Line("bare loop over psycopg, 4 processes", "tps"), Line("  its CPU for one", "us"))
     lag = Line("open loop: lag p99 at 70 % of capacity", "ms", at_most=2.0)
     lag_p50 = Line("  lag p50", "ms")
     their_lag = Line("  pgbench's lag p99 at the same rate", "ms")
@@ -192,8 +202,12 @@ def main(argv: Sequence[str]) -> int:
     ):
         server.pgbench("-i", "-q", "-s", str(sizes.scale))
         for number in range(arguments.repeats):
-            pair = [partial(pgbench, server, sizes, theirs), partial(closed, fleet, server, sizes, mine)]
-            for measure in pair if number % 2 == 0 else reversed(pair):
+            sides = [
+                partial(pgbench, server, sizes, theirs),
+                partial(bare, server, sizes, least),
+                partial(closed, fleet, server, sizes, mine),
+            ]
+            for measure in sides if number % 2 == 0 else reversed(sides):
                 measure()
             rate_per_s = LOAD_SHARE * mine.tps.values[-1]
             bare_lag.values.append(bare_lag_ms(Poisson(rate_per_s / CLIENTS)))
@@ -205,8 +219,10 @@ def main(argv: Sequence[str]) -> int:
             their_lag.values.append(pgbench_lag_ms(server, sizes, rate_per_s))
     ratio = Line("  ratio ours / pgbench", "", ratios(mine.tps, theirs.tps), at_least=0.9)
     cpu_ratio = Line("  ratio of the CPU for one", "", ratios(mine.cpu_us, theirs.cpu_us))
-    sides = [theirs.tps, theirs.cpu_us, mine.tps, mine.cpu_us, ratio, cpu_ratio]
-    lines = [*sides, lag, lag_p50, their_lag, bare_lag, response]
+    floor = Line("  ratio bare loop / pgbench", "", ratios(least.tps, theirs.tps))
+    of_floor = Line("  ratio ours / bare loop", "", ratios(mine.tps, least.tps))
+    figures = [line for side in (theirs, least, mine) for line in (side.tps, side.cpu_us)]
+    lines = [*figures, ratio, cpu_ratio, floor, of_floor, lag, lag_p50, their_lag, bare_lag, response]
     return show("PostgreSQL point select", lines)
 
 

@@ -7,13 +7,21 @@ from typing import Any, ClassVar
 
 from aifbench.cluster.announce import Announcement
 from aifbench.cluster.endpoint import Endpoint
+from aifbench.cluster.jobs import JobInfo
 from aifbench.errors import ServiceError
 from aifbench.options import Option
 from aifbench.servers import postgres_log
 from aifbench.servers.base import Probe, SlurmServer
 from aifbench.servers.benchmark import Benchmark, BenchmarkContext
 from aifbench.servers.log_news import LogNews
-from aifbench.servers.postgres_options import BENCH_OPTIONS, BENCHES, START_POSTGRES, server_settings
+from aifbench.servers.postgres_options import (
+    BENCH_OPTIONS,
+    BENCHES,
+    START_POSTGRES,
+    pooler_variables,
+    server_settings,
+)
+from aifbench.servers.status import ServiceStatus, Stage
 
 _PROBE_TIMEOUT_S = 2.0
 _LOG_HEAD_BYTES = 1 << 16
@@ -39,7 +47,15 @@ class PostgresServer(SlurmServer):
         return {
             "AIFBENCH_POSTGRES_STORAGE": options["storage"],
             "AIFBENCH_POSTGRES_SETTINGS": "\n".join(f"{name}={value}" for name, value in settings.items()),
+            **pooler_variables(options),
         }
+
+    def observe(self, job: JobInfo) -> ServiceStatus:
+        status = super().observe(job)
+        pooler = self.pooler() if status.stage is Stage.READY else None
+        if pooler is None:
+            return status
+        return replace(status, detail=f"{status.detail}, through {pooler}", parts=f"through {pooler}")
 
     def probe(self, endpoint: Endpoint) -> Probe:
         from aifbench.workloads.postgres_control import PostgresControl
@@ -59,21 +75,29 @@ class PostgresServer(SlurmServer):
 
     def storage(self) -> postgres_log.Storage | None:
         """Where its data lies, as its batch script found it; None when that is not known."""
+        return postgres_log.read_storage(self._log_head())
+
+    def pooler(self) -> postgres_log.Pooler | None:
+        """What answers clients in its place, as its batch script started it."""
+        return postgres_log.read_pooler(self._log_head()) if self.instance.options.get("pooler") else None
+
+    def _log_head(self) -> str:
         try:
             with self.log_path.open(encoding="utf-8", errors="replace") as file:
-                return postgres_log.read_storage(file.read(_LOG_HEAD_BYTES))
+                return file.read(_LOG_HEAD_BYTES)
         except OSError:
-            return None
+            return ""
 
     def describe(self) -> dict[str, Any]:
-        storage = self.storage()
+        storage, pooler = self.storage(), self.pooler()
         return {
             **super().describe(),
             "authentication": "scram-sha-256" if self.instance.endpoint.get("secret_file") else "none",
             "storage": asdict(storage) if storage else None,
+            "pooler": asdict(pooler) if pooler else None,
         }
 
     def benchmark(self, bench: str, options: Mapping[str, Any], context: BenchmarkContext) -> Benchmark:
         from aifbench.servers.postgres_bench import PostgresBenchmark
 
-        return PostgresBenchmark(bench, options, context, storage=self.storage())
+        return PostgresBenchmark(bench, options, context, storage=self.storage(), pooler=self.pooler())

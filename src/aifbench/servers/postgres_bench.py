@@ -7,11 +7,12 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from aifbench.errors import UsageError, WorkloadError
+from aifbench.errors import WorkloadError
 from aifbench.load.arrivals import AnyArrivals, Closed, Poisson
 from aifbench.load.plan import Quality
 from aifbench.results.record import Check, Measurement, Metric
 from aifbench.servers.benchmark import BenchmarkContext, Phase
+from aifbench.servers.levels import Level
 from aifbench.servers.load_options import arrivals_of
 from aifbench.servers.postgres_capacity import CapacitySearch
 from aifbench.servers.postgres_checks import (
@@ -20,9 +21,15 @@ from aifbench.servers.postgres_checks import (
     check_durability,
     check_scale,
 )
-from aifbench.servers.postgres_choices import USED_BY, choose_engine, refuse_misplaced
+from aifbench.servers.postgres_choices import (
+    USED_BY,
+    choose_engine,
+    refuse_index_options,
+    refuse_misplaced,
+    refuse_stuck,
+)
 from aifbench.servers.postgres_database import RunDatabase
-from aifbench.servers.postgres_log import Storage
+from aifbench.servers.postgres_log import Pooler, Storage
 from aifbench.servers.postgres_metrics import scaling_metrics
 from aifbench.servers.postgres_options import (
     parse_clients,
@@ -30,7 +37,7 @@ from aifbench.servers.postgres_options import (
     parse_response_slo,
     parse_scripts,
 )
-from aifbench.servers.postgres_phases import OWN, PGBENCH, Level, PhaseMaker, Work, open_connections
+from aifbench.servers.postgres_phases import OWN, PGBENCH, PhaseMaker, Work, open_connections
 from aifbench.workloads import pgvector, sql_bulk, sql_metadata, sql_points
 from aifbench.workloads.datasets import Dataset, DatasetSpec, load_dataset, parse_filter
 from aifbench.workloads.pgbench import ROWS_PER_SCALE, Pgbench, find_pgbench
@@ -59,6 +66,7 @@ class PostgresBenchmark:
         context: BenchmarkContext,
         *,
         storage: Storage | None = None,
+        pooler: Pooler | None = None,
         find: Callable[[], Pgbench] = find_pgbench,
     ) -> None:
         self._bench = bench
@@ -69,7 +77,7 @@ class PostgresBenchmark:
         self._arrivals: AnyArrivals = arrivals_of(options)
         self._scripts = parse_scripts(options["file"]) if bench == "script" and options["file"] else []
         self._pgbench, self._without = choose_engine(bench, options, find)
-        self._database = RunDatabase(context.endpoint, context.run_tag)
+        self._database = RunDatabase(context.endpoint, context.run_tag, pooler)
         self._maker = PhaseMaker(self._database, options)
         self._checks: tuple[Check, ...] = ()
         self._facts: dict[str, Any] = {}
@@ -81,14 +89,17 @@ class PostgresBenchmark:
     def phases(self) -> Iterator[Phase]:
         if self._without:
             self._context.progress.note(self._without)
+        if self._pgbench and (pooler := self._database.pooler):
+            refuse_stuck(self._bench, self._options, pooler, self._most_clients_writing)
         self._database.create()
-        self._database.require_connections(self._most_connections)
+        self._database.require_connections(self._most_connections, are_kept=not self._reconnects)
         engine = asdict(self._pgbench) if self._pgbench else {"words": [OWN]}
         self._facts = {
             **self._database.facts(),
             "storage": asdict(self._storage) if self._storage else None,
             "engine": engine,
             "connections": "one for each transaction" if self._reconnects else "kept by each client",
+            "pooler": asdict(pooler) if (pooler := self._database.pooler) else None,
         }
         yield from getattr(self, "_" + self._bench.replace("-", "_"))()
 
@@ -110,6 +121,10 @@ class PostgresBenchmark:
         comes_at_a_rate = self._bench == "all" or options["slo"] or not isinstance(self._arrivals, Closed)
         opened = open_connections(options) if comes_at_a_rate else 0
         return max(int(options["clients"]), opened, *self._ladder)
+
+    @property
+    def _most_clients_writing(self) -> int:
+        return int(self._options["clients"]) if self._bench == "all" else self._most_connections
 
     @property
     def _ladder(self) -> tuple[int, ...]:
@@ -191,7 +206,7 @@ class PostgresBenchmark:
         options = self._options
         version = pgvector.require_extension(self._tables)
         kind = options["index"]
-        self._refuse_index_options(kind)
+        refuse_index_options(kind, options)
         data = self._vectors()
         built = {name: options[name] for name in pgvector.INDEXES[kind] if options[name] is not None}
         asked = {name: options.get(name) for name in pgvector.SEARCH_OPTIONS[kind] if options.get(name)}
@@ -219,6 +234,7 @@ class PostgresBenchmark:
         self._settle()
         target, k = options["recall_target"], options["k"]
         settings = pgvector.search_settings(kind, asked)
+        self._set_default(settings)
         search = replace(
             self._own("search", "pgvector:Search", {**params, "k": k, "search": settings}),
             qualities=(
@@ -306,6 +322,8 @@ class PostgresBenchmark:
             "isolation": self._options["isolation"],
             **self._own_params(),
         }
+        if self._options["isolation"]:
+            self._set_default({"default_transaction_isolation": self._options["isolation"]})
         return self._own("metadata", "sql_metadata:Mix", params, items="rows")
 
     def _transactions(self, name: str) -> Work:
@@ -390,6 +408,11 @@ class PostgresBenchmark:
         self._checks = self._load_checks()
         yield self._maker.phase(work, Level(name, Closed(min(options["clients"], limit)), limit=limit))
 
+    def _set_default(self, settings: Mapping[str, str]) -> None:
+        """Where a client's next transaction may have another connection than the one it has set them on."""
+        if (pooler := self._database.pooler) and pooler.mode == "transaction":
+            self._database.set_default(settings)
+
     def _make(self, what: str, make: Callable[[], None]) -> None:
         self._context.progress.phase("data", what)
         make()
@@ -405,7 +428,10 @@ class PostgresBenchmark:
         durable = check_durability(self._database.settings, self._storage)
         if self._bench == "storm":
             return (durable,)
-        return (durable, check_connections(reconnects=self._reconnects))
+        return (
+            durable,
+            check_connections(reconnects=self._reconnects, pooler=str(self._database.pooler or "")),
+        )
 
     # How they are loaded.
 
@@ -466,12 +492,3 @@ class PostgresBenchmark:
         return self._maker.phase(
             work, Level(name or work.name, arrivals, measure_s, self._options["warmup"]), more
         )
-
-    def _refuse_index_options(self, kind: str) -> None:
-        known = {*pgvector.INDEXES[kind], *pgvector.SEARCH_OPTIONS[kind]}
-        for key in ("m", "ef_construction", "ef_search", "lists", "probes"):
-            if key in self._options["given"] and key not in known:
-                raise UsageError(
-                    f"an index {kind} has no --{key.replace('_', '-')}",
-                    hint=f"valid: {', '.join(sorted(known)) or 'none'}",
-                )

@@ -10,7 +10,8 @@ from aifbench.results.record import Measurement, Role
 from aifbench.results.slo import Slo
 from aifbench.servers.benchmark import Evidence, Phase
 from aifbench.servers.capacity import check_of, metric_of
-from aifbench.servers.postgres_phases import Level, PhaseMaker, Seen, Work
+from aifbench.servers.levels import Level
+from aifbench.servers.postgres_phases import PhaseMaker, Seen, Work
 from aifbench.stats.intervals import Estimate
 from aifbench.stats.saturation import Capacity, RateSearch, Trial, blind_overload
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aifbench.errors import UsageError, WorkloadError
+from aifbench.servers.postgres_log import Pooler
+from aifbench.workloads import pgvector
 from aifbench.workloads.pgbench import Pgbench
 
 _TIMED = (
@@ -78,6 +80,23 @@ def _refuse_given(options: Mapping[str, Any], keys: Sequence[str], message: str,
             raise UsageError(message.format(key.replace("_", "-")), hint=hint)
 
 
+def refuse_stuck(bench: str, options: Mapping[str, Any], pooler: Pooler, clients: int) -> None:
+    """What pgbench would wait for without end. Raises UsageError.
+
+    While it prepares a statement for one client, others of its thread rest in their transactions, and hold
+    the connections that it waits for.
+    """
+    writes = bench in ("all", "tpcb", "simple-update", "script")
+    if not writes or pooler.mode != "transaction" or options["query_mode"] != "prepared":
+        return
+    if clients > pooler.connections:
+        raise UsageError(
+            f"pgbench cannot prepare statements for {clients:,} clients with {pooler.connections:,}"
+            " connections of the pool: clients in a transaction would hold them all",
+            hint=f"give --query-mode extended, or --clients {pooler.connections} or less",
+        )
+
+
 def refuse_misplaced(bench: str, options: Mapping[str, Any]) -> None:
     """Nothing that was asked for is left out in silence. Raises UsageError."""
     for key in options["given"]:
@@ -90,3 +109,14 @@ def refuse_misplaced(bench: str, options: Mapping[str, Any]) -> None:
         raise UsageError(f"--{loads[0]} and --{loads[1]} exclude each other", hint="give one of them")
     if bench == "script" and not options["file"]:
         raise UsageError("script needs SQL files", hint="give --file, such as --file read.sql:9,write.sql:1")
+
+
+def refuse_index_options(kind: str, options: Mapping[str, Any]) -> None:
+    """What an index of another kind has. Raises UsageError."""
+    known = {*pgvector.INDEXES[kind], *pgvector.SEARCH_OPTIONS[kind]}
+    for key in ("m", "ef_construction", "ef_search", "lists", "probes"):
+        if key in options["given"] and key not in known:
+            names = ", ".join(name.replace("_", "-") for name in sorted(known))
+            raise UsageError(
+                f"an index {kind} has no --{key.replace('_', '-')}", hint=f"valid: {names or 'none'}"
+            )

@@ -1,14 +1,19 @@
 """The database of one run: where all its tables are, and what the server counts about it."""
 
 import time
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from typing import Any
 
+from psycopg import sql
+
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import BenchError, UsageError
+from aifbench.servers.postgres_log import Pooler
 from aifbench.workloads import postgres_stats
-from aifbench.workloads.postgres_control import PostgresNamespace, Sizes
+from aifbench.workloads.pgbouncer import PgBouncer
+from aifbench.workloads.postgres_control import PostgresNamespace, Sizes, direct
 from aifbench.workloads.postgres_stats import Snapshot
 from aifbench.workloads.sql_control import SqlControl, SqlNamespace
 
@@ -22,15 +27,18 @@ _OWN_CONNECTIONS = 1
 class RunDatabase:
     """A database of its own, so that runs do not meet, and one statement removes all that a run has made.
 
-    pgbench's tables are in its schema `public`, those of our own engine in `tables.schema`.
+    pgbench's tables are in its schema `public`, those of our own engine in `tables.schema`. With a pooler the
+    load goes through it, to `endpoint`, and everything else past it, to `direct_endpoint`.
     """
 
-    def __init__(self, endpoint: Endpoint, run_tag: str) -> None:
-        self._server = endpoint
+    def __init__(self, endpoint: Endpoint, run_tag: str, pooler: Pooler | None = None) -> None:
+        self._server = direct(endpoint)
         self._run_tag = run_tag
-        self._namespace = PostgresNamespace(endpoint, run_tag)
+        self._namespace = PostgresNamespace(self._server, run_tag)
+        self.pooler = pooler
         self.name = self._namespace.database
         self.endpoint = replace(endpoint, prefix=f"/{self.name}")
+        self.direct_endpoint = replace(self._server, prefix=f"/{self.name}")
         self.control: SqlControl
         self.tables: SqlNamespace
         self.settings: dict[str, str] = {}
@@ -41,7 +49,7 @@ class RunDatabase:
         self._namespace.create()
         with closing(self._namespace.open()) as control:
             self.settings = control.settings()
-        self.control = SqlControl(self.endpoint)
+        self.control = SqlControl(self.direct_endpoint)
         self._version = self.control.version()
         self.tables = SqlNamespace(self.control, self._run_tag)
         self.tables.create()
@@ -63,8 +71,32 @@ class RunDatabase:
     def facts(self) -> dict[str, Any]:
         return {"database": self.name, "settings": self.settings, "sizes_bytes": asdict(self.sizes())}
 
-    def require_connections(self, clients: int) -> None:
-        """Raises UsageError when the server cannot take so many clients."""
+    def set_default(self, settings: Mapping[str, str]) -> None:
+        """For each session that begins from now on: a pooler may give to others what a client has set."""
+        for name, value in settings.items():
+            statement = sql.SQL("ALTER DATABASE {} SET {} = {}")
+            names = sql.Identifier(self.name), sql.Identifier(*name.split("."))
+            self.control.execute(statement.format(*names, sql.Literal(value)))
+
+    def require_connections(self, clients: int, *, are_kept: bool) -> None:
+        """Raises UsageError when the server or its pooler cannot take so many clients.
+
+        `are_kept`: each keeps its connection for as long as it runs.
+        """
+        pooler = self.pooler
+        if pooler:
+            if are_kept and pooler.mode == "session" and clients > pooler.connections:
+                raise UsageError(
+                    f"{clients:,} clients are more than the {pooler.connections:,} connections of the pool,"
+                    " and each would keep one",
+                    hint=f"use fewer, or `start postgres --pooler session --pool-size {clients}`",
+                )
+            if clients > pooler.clients:
+                raise UsageError(
+                    f"{clients:,} clients are more than the {pooler.clients:,} that the pooler takes",
+                    hint="use fewer: the limit on open files, `ulimit -Hn`, where it runs decides",
+                )
+            return
         most = int(self.settings.get("max_connections", 0)) - _OWN_CONNECTIONS
         if clients > most >= 0:
             raise UsageError(
@@ -84,11 +116,19 @@ class RunDatabase:
     def snapshot(self) -> Snapshot | None:
         """The server's counters, once the load's connections are gone; None when it does not answer."""
         try:
+            pooled = self._release_pool() if self.pooler else {}
             self._await_leave()
             self._hand_in()
-            return postgres_stats.take(self._fetch, self._version)
+            found = postgres_stats.take(self._fetch, self._version)
+            return replace(found, counters={**found.counters, **pooled})
         except BenchError:
             return None
+
+    def _release_pool(self) -> dict[str, float]:
+        """Have the pooler close its connections, as clients do when they leave it; what it has counted."""
+        with closing(PgBouncer(self.endpoint)) as pooler:
+            pooler.release(self.name)
+            return {f"pooler.{name}": value for name, value in pooler.totals(self.name).items()}
 
     def _fetch(self, query: str) -> Any:
         return self.control.fetch(query)

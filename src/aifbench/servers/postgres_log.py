@@ -1,4 +1,4 @@
-"""What PostgreSQL's log says: how far a start has come, why it ended, and where its data lies. Pure."""
+"""What PostgreSQL's log says: how far a start is, why it ended, where its data lies, what pools. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aifbench.servers.log_news import LogNews
 
 _STORAGE = re.compile(r"aifbench: storage (\w+): (.+) on (\S+), (\d+) MiB free")
+_POOLER = re.compile(r"aifbench: pooler PgBouncer (\S+): (\w+), (\d+) connections, (\d+) clients")
 _SET = "see --set, and https://www.postgresql.org/docs/current/runtime-config.html"
 _SPACE = "use a smaller --scale, or a --storage with more space"
 _MEMORY = "give less of it: --set shared_buffers=, or fewer --set max_connections="
@@ -73,6 +74,7 @@ _CAUSES = tuple(
             "",
         ),
         (r"initdb: error: (.+)", "initdb says: {0}", ""),
+        (r"\[\d+\] FATAL (.+)", "PgBouncer says: {0}", ""),
     )
 )  # fmt: skip
 _LONGEST = 300
@@ -92,6 +94,19 @@ class Storage:
         return self.file_system in ("tmpfs", "ramfs")
 
 
+@dataclass(frozen=True, slots=True)
+class Pooler:
+    """PgBouncer between clients and server: `connections` to each data base at most, and `clients` in all."""
+
+    version: str
+    mode: str
+    connections: int
+    clients: int
+
+    def __str__(self) -> str:
+        return f"PgBouncer {self.version} ({self.mode} mode, at most {self.connections:,} connections)"
+
+
 def read_log(lines: Sequence[str]) -> LogNews:
     """The news of a log, or of the end of one."""
     for pattern, cause, advice in _CAUSES:
@@ -109,6 +124,15 @@ def read_storage(text: str) -> Storage | None:
         return None
     asked, path, file_system, free_mib = found[-1]
     return Storage(asked, path, file_system, int(free_mib))
+
+
+def read_pooler(text: str) -> Pooler | None:
+    """Of the run that said it last; None for clients that connect to PostgreSQL itself."""
+    found = _POOLER.findall(text)
+    if not found:
+        return None
+    version, mode, connections, clients = found[-1]
+    return Pooler(version, mode, int(connections), int(clients))
 
 
 def _progress(lines: Sequence[str]) -> str:

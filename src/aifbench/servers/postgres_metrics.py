@@ -36,6 +36,9 @@ def server_metrics(change: Change | None, lasted_s: float) -> tuple[Metric, ...]
         found.append(Metric("wal_per_commit", None if per_commit is None else per_commit / 1e3, "kB"))
     if change.wal_full_pages is not None:
         found.append(Metric("wal_full_pages", change.wal_full_pages, "pages"))
+    if change.pooled and change.pooler_wait_s is not None:
+        wait_ms = 1e3 * change.pooler_wait_s / change.pooled
+        found.append(Metric("pooler_wait", wait_ms, "ms", "lower", n=round(change.pooled)))
     return tuple(metric for metric in found if metric.value is not None)
 
 

@@ -13,6 +13,10 @@ from aifbench.units import parse_count, parse_duration_s
 
 # Beyond PostgreSQL's own 100: a sweep over clients must not end at the server's door.
 MAX_CONNECTIONS = 500
+# More than our own engine opens by itself for operations at a rate; PgBouncer's own is 20.
+POOL_SIZE = 50
+# What a full pool leaves, at least, to the control connections of runs and to the pools of other data bases.
+_NOT_FOR_THE_POOL = 10
 
 _NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)
 _NEXT = re.compile(
@@ -83,6 +87,17 @@ START_POSTGRES = (
         default="",
         metavar="NAME=VALUE",
     ),
+    Option(
+        "pooler",
+        "PgBouncer before it, which lends a connection for a session or for a transaction (default: none)",
+        default="",
+        choices=("session", "transaction"),
+    ),
+    count_option(
+        "pool-size",
+        f"--pooler: its connections to PostgreSQL for a data base (default: {POOL_SIZE})",
+        maximum=10_000,
+    ),
 )
 
 
@@ -90,6 +105,23 @@ def server_settings(options: Mapping[str, Any]) -> dict[str, str]:
     """All settings that the server is started with, besides where it listens."""
     chosen = {"max_connections": str(MAX_CONNECTIONS), **parse_settings(options["set"])}
     return {**chosen, "fsync": options["fsync"]}
+
+
+def pooler_variables(options: Mapping[str, Any]) -> dict[str, str]:
+    """What the batch script needs to know of the pooler; nothing without one. Raises UsageError."""
+    mode, size = options["pooler"], options["pool_size"]
+    if not mode:
+        if size is not None:
+            raise UsageError("--pool-size is for a pooler", hint="give --pooler session or transaction too")
+        return {}
+    size = size or POOL_SIZE
+    most = server_settings(options)["max_connections"]
+    if most.isdigit() and size > int(most) - _NOT_FOR_THE_POOL:
+        raise UsageError(
+            f"a pool of {size:,} connections is too much for a server that takes {int(most):,}",
+            hint=f"give a smaller --pool-size, or --set max_connections={size + 100}",
+        )
+    return {"AIFBENCH_POSTGRES_POOLER": mode, "AIFBENCH_POSTGRES_POOL_SIZE": str(size)}
 
 
 # Benchmarks.

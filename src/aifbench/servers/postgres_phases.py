@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aifbench.cluster.endpoint import Endpoint
-from aifbench.load.arrivals import AnyArrivals, Closed, to_json
+from aifbench.load.arrivals import to_json
 from aifbench.load.fleet import PhaseOutcome
-from aifbench.load.plan import PhasePlan, Quality, StreamPlan
+from aifbench.load.plan import Quality, StreamPlan
 from aifbench.results.metrics import metric_of
-from aifbench.results.record import Check, Measurement, Metric, Role, Verdict
+from aifbench.results.record import Check, Measurement, Metric, Verdict
 from aifbench.results.slo import Slo
 from aifbench.servers.benchmark import Evidence, Phase
 from aifbench.servers.counting import count_check
+from aifbench.servers.levels import Level
 from aifbench.servers.postgres_checks import check_agreement
 from aifbench.servers.postgres_database import RunDatabase
 from aifbench.servers.postgres_metrics import server_metrics
@@ -58,25 +58,6 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """One load: what arrives, and for how long it is measured. `limit` makes it fixed work instead."""
-
-    name: str
-    arrivals: AnyArrivals
-    measure_s: float | None = None
-    warmup_s: float = 0.0
-    limit: int | None = None
-    slo: Slo | None = None
-    role: Role = Role.MEASURE
-    is_measured: bool = True
-
-    @property
-    def clients(self) -> int | None:
-        """None in open loop."""
-        return self.arrivals.clients if isinstance(self.arrivals, Closed) else None
-
-
-@dataclass(frozen=True, slots=True)
 class Seen:
     """What came of a level, for whoever decides about the next one."""
 
@@ -100,43 +81,30 @@ class PhaseMaker:
         self._stored_before = 0
         self.seen: list[Seen] = []
 
-    @property
-    def _endpoint(self) -> Endpoint:
-        return self._database.endpoint
-
     def phase(
         self, work: Work, level: Level, more: Callable[[Measurement], Sequence[Metric]] = lambda _: ()
     ) -> Phase:
         """`more` makes further metrics of the measurement, once it is in `seen`."""
         options = self._options
-        clients = level.clients
-        workers = min(options["workers"], clients or options["workers"])
-        connections = clients or open_connections(options)
+        connections = level.clients or open_connections(options)
         params = dict(work.params)
         if work.connections:
-            params["connections"] = -(-connections // workers)
+            params["connections"] = -(-connections // level.workers(options))
         stream = StreamPlan(
             work.name,
             work.workload,
             params,
             to_json(level.arrivals),
-            workers=workers,
-            limit=level.limit,
             items=work.items,
             qualities=work.qualities,
             via=work.via,
             is_stationary=work.is_stationary,
         )
-        plan = PhasePlan(
-            level.name,
-            (stream,),
-            self._endpoint,
-            warmup_s=level.warmup_s,
-            measure_s=level.measure_s,
-            drain_s=options["drain"],
-            timeout_s=options["timeout"],
-            seed=options["seed"],
+        database = self._database
+        plan = level.plan(
+            stream, database.endpoint if level.is_measured else database.direct_endpoint, options
         )
+        (stream,) = plan.streams
 
         def verify(outcome: PhaseOutcome, measured: Mapping[str, Measurement]) -> Mapping[str, Evidence]:
             (measurement,) = measured.values()
@@ -149,6 +117,7 @@ class PhaseMaker:
             **(work.parameters or {}),
             "connections": connections,
             "via": work.via,
+            **({"pooler": str(self._database.pooler)} if self._database.pooler else {}),
             **({"slo": str(level.slo)} if level.slo else {}),
         }
         return Phase(

@@ -28,8 +28,8 @@ _OPERATOR_CLASSES = {"l2": "vector_l2_ops", "cosine": "vector_cosine_ops", "ip":
 INDEXES = {"none": (), "hnsw": ("m", "ef_construction"), "ivfflat": ("lists",)}
 SEARCH_OPTIONS = {
     "none": {},
-    "hnsw": {"ef_search": "hnsw.ef_search", "iterative_scan": "hnsw.iterative_scan"},
-    "ivfflat": {"probes": "ivfflat.probes", "iterative_scan": "ivfflat.iterative_scan"},
+    "hnsw": {"ef_search": "hnsw.ef_search"},
+    "ivfflat": {"probes": "ivfflat.probes"},
 }
 MAX_INDEXED_DIM = 2000
 

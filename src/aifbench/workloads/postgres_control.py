@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aifbench.cluster.endpoint import Endpoint
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 USER = "bench"  # the superuser that start_postgres.sh makes
 MAINTENANCE_DATABASE = "postgres"
+DIRECT_PORT = "postgres"  # the name of its own port, where a pooler has the endpoint's
 
 # Settings that decide what a result means, kept with every run.
 RECORDED_SETTINGS = (
@@ -27,15 +28,16 @@ RECORDED_SETTINGS = (
 
 # What a connection's refusal says, and what that means.
 _REFUSALS = (
-    (r"password authentication failed|no password supplied", ServiceError, "refuses the password", ""),
+    (r"(password|SASL) authentication failed|no password supplied", ServiceError, "refuses the password", ""),
     (
-        r"too many clients|remaining connection slots|too many connections",
+        r"too many clients|remaining connection slots|too many connections|no more connections allowed",
         ServiceError,
         "has no connection left",
         "use fewer clients, or `start postgres --set max_connections=1000`",
     ),
     (r"is starting up|not yet accepting connections|recovery", NotReady, "is starting up", ""),
     (r"is shutting down", NotReady, "is shutting down", ""),
+    (r"server login has been failing|server conn crashed", NotReady, "cannot be reached by its pooler", ""),
     (r"Connection refused|could not connect", NotReady, "does not listen", ""),
     (r"closed the connection", NotReady, "ends each connection", ""),
     (r"timeout expired|timed out", NotReady, "does not answer", ""),
@@ -51,6 +53,11 @@ class Sizes:
     database: int
     shared_buffers: int
     memory: int | None
+
+
+def direct(endpoint: Endpoint) -> Endpoint:
+    """PostgreSQL itself, past the pooler if there is one."""
+    return replace(endpoint, port=endpoint.ports.get(DIRECT_PORT, endpoint.port))
 
 
 class PostgresControl:
@@ -130,6 +137,13 @@ class PostgresControl:
     def rows(self, query: str, parameters: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
         with self._errors(query):
             return self._connection.execute(query.encode(), parameters).fetchall()
+
+    def records(self, query: str) -> list[dict[str, Any]]:
+        """Rows by the names of their columns."""
+        with self._errors(query):
+            cursor = self._connection.execute(query.encode())
+            names = [column.name for column in cursor.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def _errors(self, statement: str) -> "_Errors":
         return _Errors(self._where, statement)

@@ -47,7 +47,8 @@ class Snapshot:
 class Change:
     """What happened between two snapshots; None where this version does not tell, or nothing was counted.
 
-    Everything but `duration_s` is of the whole database or server, whoever caused it.
+    Everything but `duration_s` is of the whole database or server, whoever caused it. `pooled` transactions
+    went through a pooler, where they waited `pooler_wait_s` in all for a connection.
     """
 
     duration_s: float
@@ -64,6 +65,8 @@ class Change:
     checkpoints_requested: float
     checkpoint_write_s: float
     checkpoint_sync_s: float
+    pooled: float | None = None
+    pooler_wait_s: float | None = None
 
     @property
     def commits_per_s(self) -> float | None:
@@ -124,4 +127,6 @@ def change(before: Snapshot, after: Snapshot) -> Change | None:
         checkpoints_requested=grown["checkpointer.num_requested"],
         checkpoint_write_s=grown["checkpointer.write_time"] / 1e3,
         checkpoint_sync_s=grown["checkpointer.sync_time"] / 1e3,
+        pooled=grown.get("pooler.total_xact_count"),
+        pooler_wait_s=grown["pooler.total_wait_time"] / 1e6 if "pooler.total_wait_time" in grown else None,
     )

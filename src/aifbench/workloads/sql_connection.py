@@ -66,8 +66,10 @@ _NAMES = {
 _REFUSALS = {
     "too many clients already": "53300",
     "too many connections": "53300",
+    "no more connections allowed": "53300",  # a pooler's words, as are those of SASL
     "remaining connection slots are reserved": "53300",
     "password authentication failed": "28P01",
+    "SASL authentication failed": "28P01",
     "no password supplied": "28P01",
     "no pg_hba.conf entry": "28000",
     "the database system is": "57P03",
@@ -84,8 +86,9 @@ def connect(
     """A connection in autocommit mode; `settings` are set for its session. Raises psycopg.Error.
 
     The endpoint's prefix, if any, names the database, as the path of a postgresql:// address does.
-    No statement takes longer than `timeout_s` (the server ends it), and a vanished host is noticed in that
-    time too. A `bare` connection leaves all settings as they are, which saves their round trips.
+    No statement takes longer than `timeout_s` (the server ends it, unless `settings` say otherwise), and a
+    vanished host is noticed in that time too. A `bare` connection leaves all settings as they are, which
+    saves their round trips.
     """
     connection = psycopg.connect(
         host=endpoint.host,

@@ -18,12 +18,16 @@ Query = LiteralString | sql.SQL | sql.Composed
 
 
 class SqlControl:
-    """One connection for statements outside the load. Every method raises NotReady or ServiceError."""
+    """One connection for statements outside the load. Every method raises NotReady or ServiceError.
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = 600.0) -> None:
+    They may take as long as they do: an index over millions of vectors needs hours. `timeout_s` is for
+    connecting, and for noticing that the server's node has vanished.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, timeout_s: float = 60.0) -> None:
         self._authority = endpoint.authority
         try:
-            self._connection = connect(endpoint, timeout_s=timeout_s)
+            self._connection = connect(endpoint, timeout_s=timeout_s, settings={"statement_timeout": "0"})
         except psycopg.Error as error:
             raise self._explained(error) from None
 
