@@ -83,6 +83,14 @@ class Starting(ProgramCase):
         self.assertEqual(command.argv[0], "sh")
         self.assertTrue((self.dir / "own").is_dir())
 
+    def test_a_path_that_means_something_else_to_it(self) -> None:
+        self.install("fio", FIO)
+        self.install("ior", FIO)
+        for engine, name in (("fio", "a;b"), ("fio", "${HOME}"), ("ior", "me@site")):
+            with self.assertRaisesRegex(WorkloadError, "cannot work in .*means something else"):
+                EngineProgram(engine, {"directory": str(self.dir / name)}, 1, 1).open(HERE)
+            self.assertFalse((self.dir / name).exists())
+
     def test_a_directory_that_cannot_be_made(self) -> None:
         self.install("fio", FIO)
         with self.assertRaisesRegex(WorkloadError, "cannot make"):

@@ -316,6 +316,10 @@ class Commands(unittest.TestCase):
         self.assertIn("numjobs=4\n", command.files["fio-read-1.fio"])
         self.assertEqual(("fio", "--server=,8765"), command.server)
 
+    def test_a_colon_in_a_path_divides_no_directories(self) -> None:
+        command = ENGINES["fio"].command(("fio",), EngineJob(Path("/fs/12:30/mine"), OUTPUT))
+        self.assertIn("directory=/fs/12\\:30/mine\n", command.files["fio-write-0.fio"])
+
     def test_elbencho_services(self) -> None:
         command = ENGINES["elbencho"].command(("elbencho",), job(hosts=("n1", "n2"), is_direct=True))
         self.assertEqual(("--hosts", "n1,n2"), command.argv[1:3])

@@ -12,6 +12,7 @@ from unittest import mock
 from test.fakes.programs import install
 
 from aifbench.errors import UsageError, WorkloadError
+from aifbench.servers.lustre_room import free_bytes, free_files
 from aifbench.workloads import file_mounts, file_survey
 from aifbench.workloads.file_own_directory import MARKER, OwnDirectory
 from aifbench.workloads.file_survey import fastest_link, look, main, make
@@ -100,9 +101,9 @@ class Looking(SurveyCase):
         self.assertGreater(seen["memory_bytes"], 2**20)
         self.assertGreaterEqual(seen["cpus"], 1)
         self.assertNotIn("stripes", seen)
-        self.assertNotIn("quota", seen)
+        self.assertNotIn("quotas", seen)
 
-    def test_lustre_with_stripes_and_quota(self) -> None:
+    def test_lustre_with_stripes_and_quotas(self) -> None:
         self.mount("lustre")
         self.install_lfs()
         make(self.target, "77")
@@ -111,7 +112,14 @@ class Looking(SurveyCase):
             (seen["type"], seen["source"], seen["is_remote"]), ("lustre", "10.0.0.1@o2ib:/fs", True)
         )
         self.assertIn("flock", seen["mount_options"])
-        self.assertEqual((seen["quota"]["used_bytes"], seen["quota"]["hard_bytes"]), (2**20, 2**31))
+        user, group, project = seen["quotas"]
+        self.assertEqual((user["of"], group["of"]), (f"user {os.getuid()}", f"group {os.getgid()}"))
+        self.assertEqual((user["used_bytes"], user["hard_bytes"], user["free_files"]), (2**20, 2**31, 180))
+        self.assertIsNone(group["free_bytes"])
+        self.assertEqual((project["of"], project["free_bytes"]), ("project 7", 2**29 - 2**20))
+        self.assertEqual(free_bytes(seen), (2**29 - 2**20, "project 7"))
+        self.assertEqual(free_bytes({**seen, "free_bytes": 5}), (5, ""))
+        self.assertEqual(free_files({**seen, "free_inodes": None}), (180, user["of"]))
 
     def test_what_lfs_does_not_tell_is_unknown_and_no_failure(self) -> None:
         self.mount("lustre")
@@ -119,7 +127,11 @@ class Looking(SurveyCase):
         with mock.patch.dict(os.environ, PATH=str(self.dir)):
             seen = look(self.target)
         self.assertIn("unknown: there is no `lfs`", seen["stripes"])
-        self.assertIn("there is no `lfs`", seen["quota"]["unknown"])
+        self.assertEqual(len(seen["quotas"]), 3)
+        for quota in seen["quotas"]:
+            self.assertIn("there is no `lfs`", quota["unknown"])
+        self.assertEqual(free_bytes(seen), (seen["free_bytes"], ""))
+        self.assertEqual(free_bytes({"free_bytes": 0}), (None, ""))
 
     def test_a_node_that_does_not_see_it(self) -> None:
         with self.assertRaisesRegex(WorkloadError, "does not see .*all nodes share"):

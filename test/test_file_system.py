@@ -20,8 +20,8 @@ from aifbench.workloads.file_cache import (
 )
 from aifbench.workloads.file_lfs import (
     layout_words,
-    parse_df,
     parse_getstripe,
+    parse_project,
     parse_quota,
     setstripe_command,
 )
@@ -51,6 +51,12 @@ class OwnDirectories(unittest.TestCase):
         self.assertFalse(own.path.exists())
         self.assertTrue((self.outside / "precious").exists())
         own.remove()  # nothing is left to do
+
+    def test_gone_meanwhile_with_all_above_it(self) -> None:
+        outer = self.own()
+        inner = OwnDirectory.create(outer.path, "inner", "run-8")
+        outer.remove()
+        inner.remove()  # as by `stop` in another shell: nothing is left to do
 
     def test_found_again_by_its_path(self) -> None:
         own = self.own()
@@ -375,24 +381,27 @@ class Lfs(unittest.TestCase):
             with self.assertRaises(ResultError):
                 parse_quota(text)
 
-    def test_targets(self) -> None:
-        targets, inactive = parse_df(
-            "UUID                   1K-blocks        Used   Available Use% Mounted on\n"
-            "demo-MDT0000_UUID       41699840        3840    41693952   1% /mnt/demo[MDT:0]\n"
-            "demo-OST0000_UUID       98706432     5615616    93088768   6% /mnt/demo[OST:0]\n"
-            "demo-OST0001_UUID       98706432 : inactive device\n\n"
-            "filesystem_summary:    198745088     9206784   189534208   5% /mnt/demo\n"
+    def test_quotas_of_projects_by_their_newest_header_and_of_a_user_called_grace(self) -> None:
+        quota = parse_quota(
+            "Disk quotas for prj 100010 (pid 100010):\n"
+            "Filesystem    used   bquota  blimit  bgrace   files   iquota  ilimit  igrace\n"
+            "     /home   2.5G       0k     50G       -     511        0 1000000       -\n"
+            "pid 100010 is using default block quota setting\n"
         )
-        self.assertEqual(
-            [(t.name, t.kind, t.index) for t in targets],
-            [("demo-MDT0000", "MDT", 0), ("demo-OST0000", "OST", 0)],
+        self.assertEqual((quota.free_bytes, quota.free_files), (round(47.5 * 2**30), 999_489))
+        quota = parse_quota(
+            "Disk quotas for usr grace (uid 9):\n"
+            "     Filesystem  kbytes   quota   limit   grace   files   quota   limit   grace\n"
+            "         /grace      16       0       0       -       4       0       0       -\n"
         )
-        self.assertEqual(targets[1].available_bytes, 93088768 * 1024)
-        self.assertEqual(inactive, ("demo-OST0001",))
-        targets, _ = parse_df(
-            "UUID bytes Used Available Use% Mounted on\nx-OST008d_UUID 28.9T 25.1T 3.7T 88% /l[OST:141]\n"
-        )
-        self.assertEqual((targets[0].index, targets[0].used_bytes), (141, round(25.1 * 2**40)))
+        self.assertEqual((quota.used_bytes, quota.free_bytes, quota.free_files), (2**14, None, None))
+
+    def test_the_project_of_a_directory(self) -> None:
+        self.assertEqual(parse_project("110255 P /projects/csc000\n"), 110255)
+        self.assertEqual(parse_project("    0 - /scratch/3 P x\n"), 0)
+        for text in ("", "lfs: '/tmp' not on a mounted Lustre filesystem", "P 3 /x"):
+            with self.assertRaises(ResultError):
+                parse_project(text)
 
     def test_the_command_that_sets_striping(self) -> None:
         self.assertEqual(

@@ -167,6 +167,24 @@ class BuiltIn(BenchCase):
         benchmark.close()
         self.assertIn("is left behind", self.notes[0])
 
+    def test_a_link_in_the_place_of_its_directory_is_not_followed(self) -> None:
+        self.target.rename(self.dir / "moved")
+        (self.dir / "precious").mkdir()
+        self.target.symlink_to(self.dir / "precious")
+        with self.assertRaisesRegex(UsageError, "no directory of ours"):
+            next(self.benchmark("file").phases())
+        self.assertEqual(list((self.dir / "precious").iterdir()), [])
+
+    def test_stopped_by_another_shell_meanwhile(self) -> None:
+        benchmark = self.benchmark("all")
+        phases = benchmark.phases()
+        next(phases)
+        OwnDirectory.find(self.target).remove()
+        with self.assertRaisesRegex(WorkloadError, "cannot make .*No such file"):
+            list(phases)
+        benchmark.close()
+        self.assertEqual(self.notes, [])
+
     def test_an_own_directory_that_is_there_already(self) -> None:
         (self.target / "run1").mkdir()
         with self.assertRaisesRegex(UsageError, "exists already"):

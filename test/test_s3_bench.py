@@ -12,13 +12,15 @@ from test.fakes.s3_server import FakeS3, Faults
 from aifbench.errors import BenchError, UsageError
 from aifbench.load.progress import Silent
 from aifbench.load.samples import Samples
+from aifbench.results.definitions import definition
 from aifbench.results.record import Verdict
 from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.run import resolve_bench
 from aifbench.servers.s3 import S3Server
 from aifbench.servers.s3_bench import S3Benchmark
-from aifbench.servers.s3_metrics import chain_metrics, object_metrics
+from aifbench.servers.s3_metrics import chain_metrics, host_balance, object_metrics
 from aifbench.servers.s3_options import parse_mix
+from aifbench.workloads.s3_control import S3Control
 from aifbench.workloads.s3_objects import ObjectSet
 
 TINY = {"size": "1KiB", "objects": "20", "duration": "1s", "warmup": "1s", "max_data": "10KiB"}
@@ -27,7 +29,18 @@ TINY = {"size": "1KiB", "objects": "20", "duration": "1s", "warmup": "1s", "max_
 class Mixes(unittest.TestCase):
     def test_weights(self) -> None:
         self.assertEqual(parse_mix("get:45, put:15"), {"get": 45, "put": 15})
-        for text in ("", "get", "fly:1", "get:1,get:2", "get:0", "get:-1", "get:x", "put:1,delete:2"):
+        bad = (
+            "",
+            "get",
+            "fly:1",
+            "get:1,get:2",
+            "get:0",
+            "get:-1",
+            "get:x",
+            "put:1,delete:2",
+            "get:999,put:1",
+        )
+        for text in bad:
             with self.assertRaises(UsageError, msg=text) as caught:
                 parse_mix(text)
             self.assertTrue(caught.exception.hint, text)
@@ -143,6 +156,16 @@ class OwnBucket(BenchCase):
         benchmark.close()
         self.assertRegex(self.notes[-1], "the bucket aifbench-run1 is left behind: .*InternalError")
 
+    def test_a_removal_that_is_interrupted_is_told(self) -> None:
+        benchmark = self.benchmark("get")
+        next(benchmark.phases())
+        with (
+            mock.patch.object(S3Control, "listing", side_effect=KeyboardInterrupt),
+            self.assertRaises(KeyboardInterrupt),
+        ):
+            benchmark.close()
+        self.assertEqual(self.notes, ["the bucket aifbench-run1 is left behind: its removal was interrupted"])
+
 
 def samples_of(indices: list[int], sizes: list[int], *, gap_ms: float = 1.0) -> Samples:
     samples = Samples.empty(len(indices))
@@ -162,6 +185,7 @@ class Verdicts(BenchCase):
         self.s3.buckets["aifbench-run1"] = {**({} if gone else self.s3.buckets["aifbench-run1"]), **stored}
         outcome = mock.Mock(plan=found.plan)
         outcome.samples.return_value = samples
+        outcome.reports.return_value = []
         measured: Any = {phase: mock.Mock(window_s=(0.0, 1.0))}
         evidence = found.verify(outcome, measured)[phase]
         benchmark.close()
@@ -178,6 +202,13 @@ class Verdicts(BenchCase):
         self.assertEqual(self.checks("put", "put", samples, short)["COUNT"], Verdict.INVALID)
         changed = {**good, objects.key(2): bytes(1024)}
         self.assertEqual(self.checks("put", "put", samples, changed)["CONTENT"], Verdict.INVALID)
+
+    def test_what_only_the_listing_lacks_is_not_lost(self) -> None:
+        objects = ObjectSet("1KiB", 1, "put-")
+        good = {objects.key(n): objects.body(n) for n in range(5)}
+        self.s3.faults = Faults("GET /aifbench-run1.*list-type", hide=2)
+        found = self.checks("put", "put", samples_of([0, 1, 2, 3, 4], [0] * 5), good)
+        self.assertEqual(found, {"COUNT": Verdict.WARN, "CONTENT": Verdict.VALID})
 
     def test_every_answer_has_the_object_s_length_also_those_that_were_not_kept(self) -> None:
         self.assertEqual(
@@ -212,6 +243,16 @@ class Numbers(unittest.TestCase):
         self.assertAlmostEqual(found["data_rate"] or 0, 500 * (2**20 + 4096) / 2**20 / 1.005, delta=0.1)
         self.assertAlmostEqual(found["throughput [put]"] or 0, 250 / 1.005, delta=0.1)
         self.assertIn("ttfb_p99 [<=1 MiB]", found)
+
+    def test_how_evenly_hosts_were_served(self) -> None:
+        samples = samples_of(list(range(1000)), [0] * 1000)
+        samples.worker[:] = [0, 1, 2, 0, 1, 2, 0, 1, 1, 1] * 100  # 300 and 500 on one host, 200 on the other
+        (found,) = host_balance(samples, (0.0, 2.0), ["n1", "n1", "n2"])
+        self.assertEqual((found.value, found.n), (0.5, 1000))
+        self.assertEqual(found.note, "operations/s of a worker: n2 100, n1 200")
+        self.assertTrue(definition(found.name))
+        self.assertEqual(list(host_balance(samples, (0.0, 2.0), ["n1", "n1", ""])), [])
+        self.assertEqual(list(host_balance(samples_of([], []), (0.0, 2.0), ["n1", "n2"])), [])
 
     def test_an_upload_takes_from_its_first_part_to_its_end(self) -> None:
         samples = samples_of(list(range(300)), [0] * 300)

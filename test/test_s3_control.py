@@ -99,7 +99,7 @@ class Asking(ControlCase):
 
     def test_nobody_there(self) -> None:
         control = S3Control(Endpoint("127.0.0.1", 1, secret_file=self.s3.secret_file), timeout_s=1)
-        with self.assertRaisesRegex(NotReady, "cannot reach http://127.0.0.1:1.*refused"):
+        with self.assertRaisesRegex(NotReady, r"^cannot reach http://127.0.0.1:1: Failed to .*refused$"):
             control.heartbeat()
         control.close()
 
@@ -145,6 +145,34 @@ class OwnBucket(ControlCase):
         self.s3.faults = Faults(r"GET .*\?uploads", code="NoSuchUpload")
         bucket.clear()
         self.assertEqual(self.s3.buckets, {})
+
+    def test_a_listing_that_lags_behind_hides_nothing_for_long(self) -> None:
+        pauses: list[float] = []
+
+        def catch_up(pause_s: float) -> None:
+            pauses.append(pause_s)
+            self.s3.faults = Faults()
+
+        bucket = RunBucket(self.control, "run", sleep=catch_up)
+        bucket.create()
+        self.s3.buckets[bucket.name] |= {f"k{n}": b"" for n in range(5)}
+        self.s3.faults = Faults("GET /aifbench-run.*list", hide=5)
+        self.assertEqual((bucket.clear(), self.s3.buckets, len(pauses)), (5, {}, 1))
+
+    def test_what_a_listing_never_shows_keeps_the_bucket(self) -> None:
+        bucket = RunBucket(self.control, "run", sleep=lambda _: None)
+        bucket.create()
+        self.s3.buckets[bucket.name]["k"] = b""
+        self.s3.faults = Faults("GET /aifbench-run.*list", hide=1)
+        with self.assertRaisesRegex(ServiceError, "cannot remove the bucket.*BucketNotEmpty"):
+            bucket.clear()
+
+    def test_one_object_is_asked_for_itself(self) -> None:
+        self.s3.buckets["b"] = {"k": b"x"}
+        self.assertEqual([self.control.has("b", key) for key in ("k", "other")], [True, False])
+        self.s3.faults = Faults("HEAD /b", code="InternalError")
+        with self.assertRaisesRegex(ServiceError, "cannot look for k"):
+            self.control.has("b", "k")
 
     def test_names_are_valid(self) -> None:
         self.assertEqual(bucket_name("A_b.C"), "aifbench-a-b-c")

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from test.fakes.programs import install
 from test.fakes.records import sample_record
 from test.fakes.s3_server import FakeS3, Faults
 from test.fakes.site import SHELL, SiteCase
@@ -178,6 +179,26 @@ class Script(unittest.TestCase):
         self.assertNotIn(secret, " ".join(arguments) + done.stdout + done.stderr)
         self.assertIn(f'\nRCLONE_AUTH_KEY="aifbench,{secret}"\n', (self.bin / "environment").read_text())
         self.assertEqual((self.dir / "job/secret").stat().st_mode & 0o077, 0)
+
+    def test_versitygw_from_its_image_as_its_documentation_has_it(self) -> None:
+        """`versitygw [global options] posix DIRECTORY`, the keys in ROOT_ACCESS_KEY and ROOT_SECRET_KEY."""
+        self.install()
+        install("apptainer", "apptainer", self.dir / "bin")
+        program = self.dir / "images/versitygw.sif/bin/versitygw"
+        program.parent.mkdir(parents=True)
+        program.write_text(RCLONE.replace('"$(dirname "$0")/', f'"{self.dir}/'))
+        program.chmod(0o755)
+        done = self.start(PATH=f"{self.dir / 'bin'}:/usr/bin:/bin", HOME=str(self.dir))
+        said = (self.dir / "arguments").read_text()
+        environment = (self.dir / "environment").read_text().splitlines()
+        secret = (self.dir / "job/secret").read_text().strip()
+        flag, address, *others = said.split()
+        self.assertEqual(flag, "--port")
+        self.assertRegex(address, r"^127\.0\.0\.1:\d+$")
+        self.assertEqual(others, ["--quiet", "--keep-alive", "posix", str(self.dir / "job/data/buckets")])
+        self.assertIn("ROOT_ACCESS_KEY=aifbench", environment)
+        self.assertIn(f"ROOT_SECRET_KEY={secret}", environment)
+        self.assertNotIn(secret, said + done.stdout + done.stderr)
 
     def test_what_is_missing_or_unknown_is_told(self) -> None:
         for software, words in (("rclone", "source env.sh installs rclone"), ("minio", "valid: auto")):

@@ -1,6 +1,7 @@
 """Lustre's `lfs`: keeps the stripes that directories were given, and prints what version 2.15 prints.
 
-A file `broken` beside the program makes every call fail.
+Directories belong to project 7; limits are 2 GiB of a user, none of a group, 512 MiB of a project. A file
+`broken` beside the program makes every call fail.
 """
 
 import json
@@ -30,11 +31,14 @@ def main() -> None:
             f"stripe_count:  {stripes['count']} stripe_size:   {stripes['size']} "
             "pattern:       raid0 stripe_offset: -1"
         )
+    elif verb == "project":
+        say(f"    7 P {words[-1]}")
     else:
+        kind, limit = {"-u": ("usr", 2097152), "-g": ("grp", 0), "-p": ("prj", 524288)}[words[0]]
         say(
-            f"Disk quotas for usr me (uid {words[1]}):\n"
+            f"Disk quotas for {kind} {words[1]} ({kind[0]}id {words[1]}):\n"
             "     Filesystem  kbytes   quota   limit   grace   files   quota   limit   grace\n"
-            f"     {words[-1]}    1024       0 2097152       -     120       0     300       -"
+            f"     {words[-1]}    1024       0 {limit}       -     120       0     300       -"
         )
 
 

@@ -24,6 +24,7 @@ from aifbench.servers.lustre_options import (
     parse_stripe_count,
     parse_stripe_size,
 )
+from aifbench.servers.lustre_room import free_bytes
 from aifbench.servers.site import Site
 from aifbench.servers.status import ServiceStatus
 from aifbench.units import format_size
@@ -146,8 +147,10 @@ class LustreServer(SlurmServer):
         seen = next(iter(self.survey()), {})
         if not Path(endpoint.prefix).is_dir():
             return Probe(is_ready=False, detail=f"{endpoint.prefix} is gone")
-        kind, free = str(seen.get("type", "unknown type")), format_size(seen.get("free_bytes", 0))
-        return Probe(is_ready=True, version=kind, detail=f"{kind}, {free} free")
+        kind, (free, of) = str(seen.get("type", "unknown type")), free_bytes(seen)
+        room = "free space unknown" if free is None else f"{format_size(free)} free"
+        whose = f" by the quota of {of}" if of else ""
+        return Probe(is_ready=True, version=kind, detail=f"{kind}, {room}{whose}")
 
     def read_log(self, lines: Sequence[str]) -> LogNews:
         said = [line.removeprefix(_SAYS) for line in lines if line.startswith(_SAYS)]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aifbench.errors import BenchError, ConfigError, UsageError
+from aifbench.errors import BenchError, ConfigError, UsageError, WorkloadError
 from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.lustre_blocks import BlockPhases
 from aifbench.servers.lustre_engines import EnginePhases
@@ -57,6 +57,7 @@ class FileBenchmark:
         return nodes if self._bench in ENGINES else self._frame.workers
 
     def phases(self) -> Iterator[Phase]:
+        OwnDirectory.find(self._target)  # somebody may have put another one, or a link, in its place
         self._own = OwnDirectory.create(
             self._target, self._frame.context.run_tag, self._frame.context.run_tag
         )
@@ -91,7 +92,10 @@ class FileBenchmark:
         """A directory of this part's own."""
         assert self._own is not None
         path = self._own.path / name
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir(exist_ok=True)
+        except OSError as error:
+            raise WorkloadError(f"cannot make {path}: {error.strerror}") from None
         return path
 
     def _file(self, name: str) -> Iterator[Phase]:
@@ -148,10 +152,10 @@ class FileBenchmark:
         """Files of each client: as asked, or what takes long enough by two tries, the second one longer."""
         if asked := self._frame.options["files"]:
             return int(asked)
-        clients, free_inodes, files = self._frame.clients, self._frame.free_inodes, TRY_FILES
+        clients, free_files, files = self._frame.clients, self._frame.free_files, TRY_FILES
         for number, wanted_s in enumerate((TRY_S, WANTED_S), 1):
             rate_per_s = yield from attempt(next(trial(number, files)), "throughput", number)
-            files = client_files(rate_per_s, clients, free_inodes, wanted_s)
+            files = client_files(rate_per_s, clients, free_files, wanted_s)
         return files
 
     def _loader(self, name: str) -> Iterator[Phase]:

@@ -20,7 +20,6 @@ from aifbench.workloads.file_engines import ENGINES
 from aifbench.workloads.io500_ini import parse_ini
 from aifbench.workloads.mpi_engines import read_io500
 
-_BYTES = {"MiB/s": 2**20, "GiB/s": 2**30}
 _MOST_OUTPUT_BYTES = 64 * 2**20
 _BYTES = {"B/s": 1, "KiB/s": 2**10, "MiB/s": 2**20, "GiB/s": 2**30}
 

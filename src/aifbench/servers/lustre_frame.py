@@ -8,6 +8,7 @@ from aifbench.load.arrivals import AnyArrivals
 from aifbench.load.plan import PhasePlan, StreamPlan
 from aifbench.servers.benchmark import BenchmarkContext
 from aifbench.servers.load_options import arrivals_of, timing_of
+from aifbench.servers.lustre_room import free_bytes, free_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,13 @@ class Frame:
 
     @property
     def free_bytes(self) -> int | None:
-        """On the file system, when it was looked at."""
-        return next((int(node["free_bytes"]) for node in self.seen if node.get("free_bytes")), None)
+        """On the file system and within quotas, when it was looked at."""
+        return free_bytes(self.seen[0])[0] if self.seen else None
 
     @property
-    def free_inodes(self) -> int | None:
-        """Room for files, where the file system counts them."""
-        return next((int(node["free_inodes"]) for node in self.seen if node.get("free_inodes")), None)
+    def free_files(self) -> int | None:
+        """Room for files, where the file system counts them or a quota does."""
+        return free_files(self.seen[0])[0] if self.seen else None
 
     @property
     def link_bytes_per_s(self) -> float | None:

@@ -37,9 +37,9 @@ def rank_bytes(rate_bytes_per_s: float, ranks: int, free_bytes: int | None) -> i
     return max(TRY_BYTES, int(min(wanted, room, _MOST_BYTES)) // _MIB * _MIB)
 
 
-def client_files(rate_per_s: float, clients: int, free_inodes: int | None, wanted_s: float) -> int:
+def client_files(rate_per_s: float, clients: int, free_files: int | None, wanted_s: float) -> int:
     """Files of each client that keep all of them busy for so long, within the room for files."""
-    room = _MOST_FILES if free_inodes is None else free_inodes * _MOST_OF_SPACE
+    room = _MOST_FILES if free_files is None else free_files * _MOST_OF_SPACE
     return int(max(min(rate_per_s * wanted_s, room, _MOST_FILES) / clients, TRY_FILES))
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from aifbench.errors import BenchError, UsageError
@@ -15,7 +16,7 @@ from aifbench.load.workload import OutcomeKind
 from aifbench.results.record import Check, Measurement, Metric, Verdict
 from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase
 from aifbench.servers.load_options import arrivals_of, timing_of
-from aifbench.servers.s3_metrics import chain_metrics, object_metrics
+from aifbench.servers.s3_metrics import chain_metrics, host_balance, object_metrics
 from aifbench.servers.s3_options import parse_mix
 from aifbench.workloads.s3_control import RunBucket, S3Control
 from aifbench.workloads.s3_objects import ObjectSet, Sizes, default_count, parse_sizes
@@ -96,7 +97,13 @@ class S3Benchmark:
             with closing(control):
                 self._bucket.clear(control)
         except BenchError as error:
-            self._context.progress.note(f"the bucket {self._bucket.name} is left behind: {error}")
+            self._left_behind(str(error))
+        except KeyboardInterrupt:
+            self._left_behind("its removal was interrupted")
+            raise
+
+    def _left_behind(self, why: str) -> None:
+        self._context.progress.note(f"the bucket {self._bucket.name} is left behind: {why}")
 
     def _phase(self, name: str) -> Iterator[Phase]:
         if name == "load":
@@ -326,16 +333,17 @@ class S3Benchmark:
     def _metrics(
         self, outcome: PhaseOutcome, stream: StreamPlan, measured: Mapping[str, Measurement]
     ) -> tuple[Metric, ...]:
-        workload = load_workload(stream)
-        return tuple(
-            object_metrics(
-                outcome.samples(stream),
-                measured[stream.name].window_s,
-                workload.size,
-                lambda index: str(workload.operation(index)[0]),
-                open_loop=stream.arrivals["kind"] != "closed",
-            )
+        workload, samples = load_workload(stream), outcome.samples(stream)
+        window_s = measured[stream.name].window_s
+        found = object_metrics(
+            samples,
+            window_s,
+            workload.size,
+            lambda index: str(workload.operation(index)[0]),
+            open_loop=stream.arrivals["kind"] != "closed",
         )
+        hosts = [report.host for report in outcome.reports(stream)]
+        return (*found, *host_balance(samples, window_s, hosts))
 
     def _stored_sizes(self, objects: ObjectSet) -> dict[int, int]:
         """By the object's number, as the server lists them."""
@@ -345,21 +353,30 @@ class S3Benchmark:
     def _stored_checks(self, objects: ObjectSet, certain: set[int], possible: set[int]) -> tuple[Check, ...]:
         """Is all there that was confirmed, nothing that was not sent, of the right size and content?"""
         sizes = self._stored_sizes(objects)
-        lost, invented = len(certain - set(sizes)), len(set(sizes) - possible)
+        missing = sorted(certain - set(sizes))
+        lost, invented = len(missing), len(set(sizes) - possible)
         wrong = sum(size != objects.size(number) for number, size in sizes.items())
-        count = _check(
-            "COUNT",
-            lost + invented + wrong,
+        text = (
             f"{len(sizes):,} objects stored, {len(certain):,} expected: {lost:,} are missing, "
-            f"{invented:,} were never sent, {wrong:,} have another size",
+            f"{invented:,} were never sent, {wrong:,} have another size"
         )
+        count = _check("COUNT", lost + invented + wrong, text)
+        if lost and not invented and not wrong and self._are_there(objects, missing):
+            late = (
+                f"the listing lacks {lost:,} of {len(certain):,} objects, which can be read: it lags behind"
+            )
+            advice = "programs that list what they stored will miss some of it"
+            count = replace(count, verdict=Verdict.WARN, message=late, advice=advice)
         return (count, self._content_check(objects, sorted(certain & set(sizes))))
+
+    def _are_there(self, objects: ObjectSet, numbers: list[int]) -> bool:
+        """A few of them, evenly spread."""
+        return all(self._control.has(self._bucket.name, objects.key(number)) for number in _spread(numbers))
 
     def _content_check(self, objects: ObjectSet, numbers: list[int]) -> Check:
         """Reads a few objects, evenly spread, and compares them."""
-        spread = numbers[:: max(1, len(numbers) // _READ_BACK)][:_READ_BACK]
         read, differing, read_bytes = 0, 0, 0
-        for number in spread:
+        for number in _spread(numbers):
             if read and read_bytes + objects.size(number) > _READ_BACK_BYTES:
                 break
             read, read_bytes = read + 1, read_bytes + objects.size(number)
@@ -389,6 +406,10 @@ def _answer_checks(samples: Samples, workload: Any) -> Iterator[Check]:
         len(differing),
         f"{len(differing):,} of {compared:,} compared answers are not what was stored",
     )
+
+
+def _spread(numbers: list[int]) -> list[int]:
+    return numbers[:: max(1, len(numbers) // _READ_BACK)][:_READ_BACK]
 
 
 def _check(code: str, wrong: int, message: str) -> Check:

@@ -3,7 +3,7 @@
 Computed from the samples of a phase: which object an operation was about follows from its index.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,35 @@ def object_metrics(
         for name in found if len(found) > 1 else []:
             group = (chosen, sizes, names == name, start_ns, end_ns)
             yield from _of_group(f" [{name}]", *group, open_loop=open_loop)
+
+
+def host_balance(samples: Samples, window_s: tuple[float, float], hosts: Sequence[str]) -> Iterator[Metric]:
+    """host_balance, where several hosts made the load; `hosts` names that of each worker.
+
+    By worker, as hosts may have more or fewer of them.
+    """
+    names = sorted(set(hosts) - {""})  # a worker that was lost has none
+    if len(names) < 2:
+        return
+    start_ns, end_ns = (edge * 1e9 for edge in window_s)
+    counted = samples.ok & (samples.finished_ns >= start_ns) & (samples.finished_ns <= end_ns)
+    each = np.bincount(samples.worker[counted], minlength=len(hosts))[: len(hosts)]
+    per_worker = {
+        name: float(np.mean([done for done, host in zip(each, hosts, strict=True) if host == name]))
+        for name in names
+    }
+    slowest, fastest = (choose(names, key=per_worker.__getitem__) for choose in (min, max))
+    if not per_worker[fastest]:
+        return
+    rates = (f"{host} {per_worker[host] * 1e9 / (end_ns - start_ns):,.4g}" for host in (slowest, fastest))
+    yield Metric(
+        "host_balance",
+        per_worker[slowest] / per_worker[fastest],
+        "x",
+        "higher",
+        n=int(counted.sum()),
+        note=f"operations/s of a worker: {', '.join(rates)}",
+    )
 
 
 def chain_metrics(name: str, samples: Samples, steps: int) -> Iterator[Metric]:

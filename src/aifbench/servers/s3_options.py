@@ -7,6 +7,7 @@ from aifbench.workloads.s3_objects import parse_sizes
 
 OPERATIONS = ("get", "range", "head", "put", "delete")
 DEFAULT_MIX = "get:45,head:30,put:15,delete:10"
+_LEAST_SHARE = 0.01
 # S3 refuses smaller parts, but for the last one.
 SMALLEST_PART_BYTES = 5 * 2**20
 
@@ -20,8 +21,12 @@ def parse_mix(text: str) -> dict[str, float]:
         if name not in OPERATIONS or name in weights:
             raise UsageError(f"--mix {text!r} cannot be used: {name!r}", hint=hint)
         weights[name] = parse_number(weight or "", f"--mix {name}", minimum=0, maximum=1000)
-    if not sum(weights.values()):
+    total = sum(weights.values())
+    if not total:
         raise UsageError(f"--mix {text!r} has no weight above 0", hint=hint)
+    rare = next((name for name, weight in weights.items() if 0 < weight < _LEAST_SHARE * total), "")
+    if rare:
+        raise UsageError(f"--mix {text!r} has less than 1 % {rare}, which is too little", hint=hint)
     if weights.get("delete", 0) > weights.get("put", 0):
         raise UsageError(
             f"--mix {text!r} deletes more than it puts", hint="give put at least the weight of delete"

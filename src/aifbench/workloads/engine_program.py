@@ -50,6 +50,12 @@ class EngineProgram:
         del endpoint
         self._words = self._engine.find(os.environ)
         directory = Path(self._asked["directory"])
+        bad = next((text for text in self._engine.not_in_paths if text in str(directory)), "")
+        if bad:
+            raise WorkloadError(
+                f"{self._engine.name} cannot work in {directory}: {bad!r} means something else to it",
+                hint="start lustre with another --path",
+            )
         try:
             directory.mkdir(exist_ok=True)
         except OSError as error:

@@ -19,6 +19,7 @@ from aifbench.workloads.findings import Finding
 IO_OPERATIONS = ("write", "read")
 METADATA_OPERATIONS = ("create", "stat", "read", "remove")
 ASKED_FILE = "asked.json"
+_CONTAINER_TOOLS = ("apptainer", "singularity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,8 @@ class Asked:
 
 
 class FileEngine(Protocol):
-    """`find` raises WorkloadError, whose hint says how to get the program.
+    """`find` raises WorkloadError, whose hint says how to get the program. What is `not_in_paths` has another
+    meaning there, and cannot be quoted.
 
     `parse` takes what it printed, and the texts of the files beside it by name, those of `command` included;
     an imported run, of which nobody knows what was asked, is judged by less.
@@ -154,6 +156,9 @@ class FileEngine(Protocol):
 
     @property
     def uses_mpi(self) -> bool: ...
+
+    @property
+    def not_in_paths(self) -> tuple[str, ...]: ...
 
     def find(self, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]: ...
 
@@ -170,7 +175,9 @@ def find_program(name: str, environ: Mapping[str, str], how: str) -> tuple[str, 
         return (program,)
     home = Path(environ.get("AIFBENCH_HOME", "."))
     image = Path(environ.get("AIFBENCH_IMAGES") or home / "utils/sif-images") / f"{name}.sif"
-    tool = shutil.which("apptainer", path=environ.get("PATH"))
+    tool = next(
+        filter(None, (shutil.which(tool, path=environ.get("PATH")) for tool in _CONTAINER_TOOLS)), None
+    )
     if tool and image.exists():
         return (tool, "exec", str(image), name)
     raise WorkloadError(f"there is no {name} on this machine", hint=how)

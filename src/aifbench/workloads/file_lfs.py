@@ -1,4 +1,4 @@
-"""What Lustre's `lfs` prints about a path: stripe layout, quota, targets. Pure functions from text.
+"""What Lustre's `lfs` prints about a path: stripe layout, project, quotas. Pure functions from text.
 
 The forms are those of the Lustre manual, of versions 2.5 to 2.15: plain and composite (progressive) layouts,
 of files and of directories, whose keys differ (`lmm_stripe_count` and `stripe_count`).
@@ -15,10 +15,9 @@ _OST_OF_OBJECT = re.compile(r"l_ost_idx:\s*(\d+)")
 _OST_ROW = re.compile(r"\s*(\d+)\s+\d+\s+0x[0-9a-fA-F]+\s+\S+\s*\*?\s*$")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50, "E": 2**60}
 _QUANTITY = re.compile(r"\[?(\d+(?:\.\d+)?)([kKMGTPE]?)\]?\*?\]?")
-_TARGET = re.compile(
-    r"^(\S+?)(?:_UUID)?\s+(\S+)\s+(\S+)\s+(\S+)\s+(\d+)%\s+.*\[(OST|MDT):(\d+)\]", re.MULTILINE
-)
-_INACTIVE = re.compile(r"^(\S+?)(?:_UUID)?\s+.*: inactive device", re.MULTILINE)
+# `bquota  blimit  bgrace` and so on since version 2.16.
+_QUOTA_HEADER = re.compile(r"^\s*Filesystem\s.*$", re.MULTILINE)
+_PROJECT = re.compile(r"\s*(\d+)\s+[P-]\s")
 _STRIPE_SIZE = re.compile(r"\d+[kKmMgG]?")
 
 
@@ -61,17 +60,9 @@ class Quota:
     def free_bytes(self) -> int | None:
         return None if self.hard_bytes is None else max(0, self.hard_bytes - self.used_bytes)
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One OST or MDT; sizes as printed are KiB, or human units after `-h`."""
-
-    name: str
-    kind: str
-    index: int
-    total_bytes: int
-    used_bytes: int
-    available_bytes: int
+    @property
+    def free_files(self) -> int | None:
+        return None if self.hard_files is None else max(0, self.hard_files - self.files)
 
 
 def parse_getstripe(text: str) -> tuple[Component, ...]:
@@ -118,25 +109,23 @@ def parse_quota(text: str) -> Quota:
 
     A long file system name stands on a line of its own; the last grace time may be missing.
     """
-    header, _, rest = text.partition("grace")
-    values = rest.partition("grace")[2].split()[1:]
-    if len(values) < 7:
+    header = _QUOTA_HEADER.search(text)
+    values = text[header.end() :].split()[1:] if header else []
+    if header is None or len(values) < 7:
         raise ResultError(f"no quota in what lfs printed: {text.strip()[:80]!r}")
-    scale = 1024 if "kbytes" in header else 1
+    scale = 1024 if "kbytes" in header[0] else 1
     used, soft, hard = (round(_quantity(each) * scale) for each in values[:3])
     files, soft_files, hard_files = (round(_quantity(each)) for each in values[4:7])
     is_over = "*" in values[0] or "*" in values[4]
     return Quota(used, soft or None, hard or None, files, soft_files or None, hard_files or None, is_over)
 
 
-def parse_df(text: str) -> tuple[tuple[Target, ...], tuple[str, ...]]:
-    """The targets that `lfs df` listed, and the names of those that it calls inactive."""
-    scale = 1024 if "1K-blocks" in text else 1
-    targets = tuple(
-        Target(name, kind, int(index), *(round(_quantity(each) * scale) for each in (total, used, free)))
-        for name, total, used, free, _, kind, index in _TARGET.findall(text)
-    )
-    return targets, tuple(_INACTIVE.findall(text))
+def parse_project(text: str) -> int:
+    """The project that `lfs project -d` printed of one directory; 0 where it has none. Raises ResultError."""
+    match = _PROJECT.match(text)
+    if match is None:
+        raise ResultError(f"no project in what lfs printed: {text.strip()[:80]!r}")
+    return int(match[1])
 
 
 def getstripe_command(path: str) -> list[str]:
@@ -144,9 +133,14 @@ def getstripe_command(path: str) -> list[str]:
     return ["lfs", "getstripe", "-d", path]
 
 
-def quota_command(mount_point: str, uid: int) -> list[str]:
-    """In kilobytes, of one user."""
-    return ["lfs", "quota", "-u", str(uid), mount_point]
+def project_command(directory: str) -> list[str]:
+    """Prints the directory's own project, not those of the files in it."""
+    return ["lfs", "project", "-d", directory]
+
+
+def quota_command(mount_point: str, kind: str, number: int) -> list[str]:
+    """In kilobytes, of one `user`, `group` or `project`."""
+    return ["lfs", "quota", f"-{kind[0]}", str(number), mount_point]
 
 
 def setstripe_command(directory: str, count: int | None, size: str | None) -> list[str]:

@@ -83,14 +83,23 @@ class OwnDirectory:
         Raises WorkloadError when another one is in its place, or when something is left that is not ours to
         remove: what is mounted inside, for instance.
         """
-        parent_fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            parent_fd = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise WorkloadError(f"cannot reach {self.path}: {error.strerror}") from None
+        try:
+            self._remove_in(parent_fd)
+        finally:
+            os.close(parent_fd)
+
+    def _remove_in(self, parent_fd: int) -> None:
         try:
             fd = os.open(self.path.name, _OPEN_DIRECTORY, dir_fd=parent_fd)
         except FileNotFoundError:
-            os.close(parent_fd)
             return
         except OSError as error:
-            os.close(parent_fd)
             raise WorkloadError(f"{self.path} is not what we made: {error.strerror}") from None
         try:
             if _read_marker(fd, self.path) != self.marker:
@@ -102,9 +111,12 @@ class OwnDirectory:
                 raise WorkloadError(f"could not remove {left[0]} in {self.path}", hint="look what it is")
             os.unlink(MARKER, dir_fd=fd)
             os.rmdir(self.path.name, dir_fd=parent_fd)
+        except FileNotFoundError:
+            return  # somebody else, such as `stop`, was faster
+        except OSError as error:
+            raise WorkloadError(f"cannot remove {self.path}: {error.strerror}") from None
         finally:
             os.close(fd)
-            os.close(parent_fd)
 
 
 def checked_parent(parent: str | Path) -> Path:

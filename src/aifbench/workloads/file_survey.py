@@ -26,7 +26,9 @@ from aifbench.workloads.file_lfs import (
     getstripe_command,
     layout_words,
     parse_getstripe,
+    parse_project,
     parse_quota,
+    project_command,
     quota_command,
     setstripe_command,
 )
@@ -87,7 +89,7 @@ def look(target: Path) -> dict[str, Any]:
         "memory_bytes": memory.usable_bytes,
         "cpus": len(os.sched_getaffinity(0)),
         "link_bytes_per_s": fastest_link(_link_texts(_SYS)),
-        **({"stripes": stripes(target), "quota": quota(mount.point)} if mount.is_lustre else {}),
+        **({"stripes": stripes(target), "quotas": quotas(mount.point, target)} if mount.is_lustre else {}),
     }
 
 
@@ -99,12 +101,26 @@ def stripes(target: Path) -> str:
         return f"unknown: {error}"
 
 
-def quota(mount_point: str) -> dict[str, Any]:
-    """This user's on a Lustre file system: bytes and files used and allowed, or why it is not known."""
+def quotas(mount_point: str, target: Path) -> list[dict[str, Any]]:
+    """Those that new files in `target` count against: bytes and files used, allowed and left, or why that is
+    not known. Sites limit users, groups or, by directory, projects.
+    """
+    owner = target.stat()
+    found = [_quota(mount_point, "user", os.getuid()), _quota(mount_point, "group", owner.st_gid)]
     try:
-        return asdict(parse_quota(_run(quota_command(mount_point, os.getuid()))))
+        project = parse_project(_run(project_command(str(target))))
     except BenchError as error:
-        return {"unknown": str(error)}
+        return [*found, {"of": "project", "unknown": str(error)}]
+    return [*found, _quota(mount_point, "project", project)] if project else found
+
+
+def _quota(mount_point: str, kind: str, number: int) -> dict[str, Any]:
+    of = f"{kind} {number}"
+    try:
+        quota = parse_quota(_run(quota_command(mount_point, kind, number)))
+    except BenchError as error:
+        return {"of": of, "unknown": str(error)}
+    return {"of": of, **asdict(quota), "free_bytes": quota.free_bytes, "free_files": quota.free_files}
 
 
 def fastest_link(texts: Sequence[tuple[str, str]]) -> float | None:

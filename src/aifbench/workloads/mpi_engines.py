@@ -48,6 +48,7 @@ class Io500:
 
     name = "io500"
     uses_mpi = True
+    not_in_paths = ()
 
     def find(self, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         return find_program("io500", environ, _HOW_IO500)
@@ -80,6 +81,7 @@ class Ior:
 
     name = "ior"
     uses_mpi = True
+    not_in_paths = ("@",)  # it divides paths
 
     def find(self, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         return find_program("ior", environ, _HOW_IOR)
@@ -108,6 +110,7 @@ class Mdtest:
 
     name = "mdtest"
     uses_mpi = True
+    not_in_paths = ("@",)  # it divides paths
 
     def find(self, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         return find_program("mdtest", environ, _HOW_IOR)

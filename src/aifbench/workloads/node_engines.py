@@ -38,6 +38,7 @@ class Fio:
 
     name = "fio"
     uses_mpi = False
+    not_in_paths = ("#", ";", "${")  # comments and variables of its job files
 
     def find(self, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         return find_program("fio", environ, _HOW_FIO)
@@ -80,6 +81,7 @@ class Elbencho:
 
     name = "elbencho"
     uses_mpi = False
+    not_in_paths = ()
 
     def find(self, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
         return find_program("elbencho", environ, _HOW_ELBENCHO)
@@ -143,7 +145,7 @@ def _fio_job(job: EngineJob, operation: str, index: int) -> str:
     lines = [
         f"[{operation}]",
         f"rw={pattern}",
-        f"directory={job.directory}",
+        "directory=" + str(job.directory).replace(":", "\\:"),  # a colon divides directories
         f"filename_format=fio.{index}.$jobnum.$filenum",
         "unique_filename=0",
         f"bs={job.block_bytes}",

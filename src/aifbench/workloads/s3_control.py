@@ -5,7 +5,8 @@ AWS's answer a ranged read with the checksum of the whole object, which boto3 wo
 """
 
 import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,8 @@ OWN_ACCESS_KEY = "aifbench"
 BUCKET_PREFIX = "aifbench-"
 _NOT_A_BUCKET = re.compile(r"[^a-z0-9-]")
 _PAGE = 1000
+# Pauses before a bucket that is said not to be empty is emptied again; None is the last try.
+_EMPTY_AGAIN_S = (0.5, 2.0, None)
 
 CLOCK_ADVICE = (
     "the clocks of client and server differ by more than the 15 minutes that S3 allows: "
@@ -37,6 +40,7 @@ _ADVICE = {
     "NoSuchBucket": "somebody removed the bucket during the run",
     "AuthorizationHeaderMalformed": "give the server's --region when attaching it",
 }
+_CONNECTION = re.compile(r"^<?\w+\(host=[^)]*\)[^:]*: ")
 _SKEW = re.compile(r"difference between the request time", re.IGNORECASE)
 
 
@@ -216,6 +220,19 @@ class S3Control:
             content: bytes = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
         return content
 
+    def has(self, bucket: str, key: str) -> bool:
+        """Asked of the object itself, as a listing may lag behind."""
+        try:
+            with self.asking(f"cannot look for {key}"):
+                self.client.head_object(Bucket=bucket, Key=key)
+        except NotReady:
+            raise
+        except ServiceError as error:
+            if re.search(r": (404|NoSuchKey|NotFound)\b", error.message):
+                return False
+            raise
+        return True
+
     def write(self, bucket: str, key: str, body: bytes) -> None:
         with self.asking(f"cannot store {key}"):
             self.client.put_object(Bucket=bucket, Key=key, Body=body)
@@ -229,8 +246,11 @@ class S3Control:
 class RunBucket:
     """The bucket of one run: made by it, removed by it; no other is ever written to or emptied."""
 
-    def __init__(self, control: S3Control, run_tag: str) -> None:
+    def __init__(
+        self, control: S3Control, run_tag: str, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._control = control
+        self._sleep = sleep
         self.name = bucket_name(run_tag)
         self._is_ours = False
 
@@ -254,16 +274,26 @@ class RunBucket:
         if not self._is_ours:
             return 0
         control = control or self._control
+        removed = 0
+        for pause_s in _EMPTY_AGAIN_S:
+            removed += self._empty(control)
+            try:
+                with control.asking(f"cannot remove the bucket {self.name}"):
+                    control.client.delete_bucket(Bucket=self.name)
+                break
+            except ServiceError as error:  # a listing may lag behind, and so hide what is still there
+                if pause_s is None or "BucketNotEmpty" not in error.message:
+                    raise
+            self._sleep(pause_s)
+        self._is_ours = False
+        return removed
+
+    def _empty(self, control: S3Control) -> int:
+        """Remove all that the server lists; how many objects."""
         self._abort_uploads(control)
         removed = 0
-        while True:
-            keys = [stored.key for _, stored in zip(range(_PAGE), control.listing(self.name), strict=False)]
-            if not keys:
-                break
+        while keys := [key.key for _, key in zip(range(_PAGE), control.listing(self.name), strict=False)]:
             removed += self._delete(control, keys)
-        with control.asking(f"cannot remove the bucket {self.name}"):
-            control.client.delete_bucket(Bucket=self.name)
-        self._is_ours = False
         return removed
 
     def _delete(self, control: S3Control, keys: Sequence[str]) -> int:
@@ -309,5 +339,6 @@ def advice_for(error: Any) -> str:
 
 
 def _plain(error: Exception) -> str:
-    """The reason within boto3's sentence, which repeats the address."""
-    return " ".join(str(getattr(error, "kwargs", {}).get("error", error)).split())[:200]
+    """The reason within boto3's sentence, which repeats the address and names its own classes."""
+    text = " ".join(str(getattr(error, "kwargs", {}).get("error", error)).split())
+    return _CONNECTION.sub("", text)[:200]

@@ -1,5 +1,6 @@
 """A mixture of S3 operations, each made and judged as in s3_http."""
 
+import math
 import random
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -111,8 +112,9 @@ class Pattern:
         bounds, self._names, seen = 0.0, [], 0
         for name, weight in sorted(weights.items()):
             bounds += self.LENGTH * weight / total
-            self._names += [name] * (round(bounds) - seen)
-            seen = round(bounds)
+            upto = math.floor(bounds + 0.5)  # round() would make 0 or 2 of shares of one
+            self._names += [name] * (upto - seen)
+            seen = upto
         random.Random(0).shuffle(self._names)
         self._counts = {name: self._names.count(name) for name in set(self._names)}
         self._before = [self._names[:place].count(name) for place, name in enumerate(self._names)]
