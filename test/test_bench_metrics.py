@@ -1,7 +1,12 @@
 """What a benchmark tells while it runs: counted right, readable by Prometheus, gone afterwards."""
 
+import contextlib
+import io
 import json
+import socket
+import struct
 import tempfile
+import threading
 import unittest
 import urllib.error
 import urllib.request
@@ -11,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 from test.fakes.chroma import FakeChroma
+from test.fakes.waiting import eventually
 from test.test_session import SessionCase
 
 from aifbench.cluster.endpoint import Endpoint
@@ -265,6 +271,25 @@ class Served(unittest.TestCase):
     def test_other_pages_do_not_exist(self) -> None:
         with MetricsPage(str) as served, self.assertRaisesRegex(urllib.error.HTTPError, "404"):
             get(f"http://{served.authority}/")
+
+    def test_whoever_goes_before_the_answer_shows_nothing_in_the_shell(self) -> None:
+        is_gone = threading.Event()
+        before = threading.active_count()
+
+        def late() -> str:
+            is_gone.wait(30)
+            return "x 1\n" * 100_000
+
+        with contextlib.redirect_stderr(io.StringIO()) as shown, MetricsPage(late) as served:
+            for request in (b"GET /metrics HTTP/1.1\r\n\r\n", b"GET"):
+                client = socket.create_connection((LOOPBACK, served.port))
+                client.sendall(request)
+                eventually(lambda: threading.active_count() > before + 1, "the request is taken")
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                client.close()
+                is_gone.set()
+                eventually(lambda: threading.active_count() == before + 1, "the request is over")
+        self.assertEqual(shown.getvalue(), "")
 
     def test_only_those_who_are_asked_for_can_reach_it(self) -> None:
         self.assertEqual(own_address("127.0.0.1"), LOOPBACK)

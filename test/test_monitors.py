@@ -25,6 +25,7 @@ from aifbench.cluster.targets import Target, write_targets
 from aifbench.errors import UsageError
 from aifbench.monitor import collector_config, grafana_config, loki_config, web_auth
 from aifbench.monitor.configure import config_files
+from aifbench.monitor.tailed_log import PIECE_BYTES, PIECE_LINES
 from aifbench.servers.chroma import ChromaServer
 from aifbench.servers.monitors import MonitorServer
 from aifbench.servers.monitors_log import read_log, read_parts
@@ -81,6 +82,12 @@ class Configuration(unittest.TestCase):
         otlp = json.loads(self.everything()["otel-collector.yml"])["receivers"]["otlp"]["protocols"]
         self.assertEqual(otlp["http"]["auth"], {"authenticator": "bearertokenauth"})
         self.assertEqual(list(otlp), ["http"])
+
+    def test_loki_takes_every_request_that_the_shipper_may_make(self) -> None:
+        server = loki_config.loki_config(1, 2, self.dir)["server"]
+        # Three pieces, in which each byte may become three, and what surrounds each line.
+        largest = 3 * (3 * PIECE_BYTES + 24 * PIECE_LINES)
+        self.assertGreater(server["grpc_server_max_recv_msg_size"], largest)
 
     def test_grafana_lets_nobody_in_without_a_password_and_asks_the_internet_for_nothing(self) -> None:
         ini = configparser.RawConfigParser()

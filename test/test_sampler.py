@@ -11,6 +11,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from test.fakes.machine import FakeMachine
 from test.fakes.programs import install
@@ -63,6 +64,26 @@ class Kernel(Folder):
         machine.read()
         self.fake.set(received=5000)
         self.assertEqual(machine.read()["net"]["eth0"], [5000, 2000])
+
+    def test_a_long_list_of_devices_is_read_to_its_end_although_the_kernel_gives_a_page_at_a_time(
+        self,
+    ) -> None:
+        for name, heading, line in (
+            ("net/dev", 2, "veth{0}: 1 0 0 0 0 0 0 0 2 0\n"),
+            ("diskstats", 0, "7 {0} loop{0} 1 0 8 0 1 0 8 0\n"),
+        ):
+            lines = (self.fake.proc / name).read_text().splitlines(keepends=True)
+            lines[heading:heading] = [line.format(number) for number in range(7, 1000)]
+            self.fake.write(f"proc/{name}", "".join(lines))
+
+        def page(descriptor: int, size: int, offset: int) -> bytes:
+            return pread(descriptor, min(size, 4096), offset)
+
+        pread = os.pread
+        with mock.patch.object(proc.os, "pread", page):
+            found = self.read()
+        self.assertEqual(found["net"], {"lo": [100, 100], "eth0": [1000, 2000]})
+        self.assertEqual(found["disk"], {"nvme0n1": [10, 40960, 20, 81920]})
 
     def test_infiniband_counts_words_and_what_its_interface_counts_too(self) -> None:
         self.fake.add_infiniband(250, 500)

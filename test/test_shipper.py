@@ -15,7 +15,7 @@ from test.fakes.waiting import eventually
 
 from aifbench.monitor.loki_push import Answer, LokiPush
 from aifbench.monitor.shipper import Shipper, main
-from aifbench.monitor.tailed_log import LINE_BYTES, Place, TailedLog
+from aifbench.monitor.tailed_log import LINE_BYTES, PIECE_LINES, Place, TailedLog
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -140,6 +140,26 @@ class Shipping(ShipperCase):
         self.assertEqual((binary, empty), ("\ufffd\ufffd\0", ""))
         self.assertLessEqual(len(long), LINE_BYTES + 10)
         self.assertEqual(self.loki.refusals, [])
+
+    def test_a_long_line_is_cut_to_what_loki_takes_also_where_it_is_no_text(self) -> None:
+        log = self.service()
+        with log.open("ab") as file:
+            file.write(b"\xff" * 200_000 + b"\n" + "\u2028é".encode() * 60_000 + b"\n")
+        self.drain(self.shipper())
+        self.assertEqual(self.loki.refusals, [])
+        for line in self.loki.lines[-2:]:
+            self.assertTrue(line.endswith(" [cut]"))
+            self.assertLessEqual(len(line.encode()), 256 * 1024)
+
+    def test_very_many_short_lines_are_sent_in_parts(self) -> None:
+        log = self.service()
+        self.append(log, "\n" * (PIECE_LINES + 1000) + "end")
+        shipper = self.shipper()
+        self.assertTrue(shipper.step())
+        self.assertEqual(len(self.loki.lines), PIECE_LINES)
+        self.append(log, "ing\n")
+        self.drain(shipper)
+        self.assertEqual((len(self.loki.lines), self.loki.lines[-1]), (5 + PIECE_LINES + 1000 + 1, "ending"))
 
     def test_ended_services_are_left_out_unless_their_end_is_news(self) -> None:
         self.service("old", "1", seen_end="COMPLETED")

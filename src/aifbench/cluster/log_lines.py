@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from enum import IntEnum
+from functools import lru_cache
 
 
 class Level(IntEnum):
@@ -76,7 +77,7 @@ def read_line(text: str, now_s: float) -> LogLine:
     clean = _COLOUR.sub("", text) if "\x1b" in text else text
     glog = _GLOG.match(clean)
     if glog:
-        return LogLine(text, _yearless([*glog.groups()[1:]], now_s, UTC), _WORDS[glog[1]])
+        return LogLine(text, _yearless([*glog.groups()[1:]], now_s, "UTC"), _WORDS[glog[1]])
     return LogLine(text, _time_s(clean, now_s), _level(clean))
 
 
@@ -101,36 +102,41 @@ def time_of(text: str, now_s: float) -> float | None:
     clean = _COLOUR.sub("", text) if "\x1b" in text else text
     glog = _GLOG.match(clean)
     if glog:
-        return _yearless([*glog.groups()[1:]], now_s, UTC)
+        return _yearless([*glog.groups()[1:]], now_s, "UTC")
     return _time_s(clean, now_s)
 
 
 def _time_s(text: str, now_s: float) -> float | None:
     if match := _DATED.match(text):
         *numbers, fraction, zone = match.groups()
-        return _epoch_s([int(number) for number in numbers], fraction, _zone(zone))
+        return _epoch_s(tuple(numbers), fraction, zone)
     if match := _YEARLESS.match(text):
         return _yearless([*match.groups()], now_s, None)
     return None
 
 
-def _yearless(parts: list[str], now_s: float, zone: timezone | None) -> float | None:
+def _yearless(parts: list[str], now_s: float, zone: str | None) -> float | None:
     """Of this year, unless that is to come: a log written in December is read in January."""
     *numbers, fraction = parts
     year = time.gmtime(now_s).tm_year
     for candidate in (year + 1, year, year - 1):
-        found_s = _epoch_s([candidate, *map(int, numbers)], fraction, zone)
+        found_s = _epoch_s((str(candidate), *numbers), fraction, zone)
         if found_s is not None and found_s <= now_s + 86400:
             return found_s
     return None
 
 
-def _epoch_s(numbers: list[int], fraction: str | None, zone: timezone | None) -> float | None:
+def _epoch_s(numbers: tuple[str, ...], fraction: str | None, zone: str | None) -> float | None:
+    whole_s = _whole_s(numbers, zone)
+    return whole_s if whole_s is None or not fraction else whole_s + float(f"0.{fraction}")
+
+
+@lru_cache(maxsize=64)  # lines of one second follow each other, and calendars take long
+def _whole_s(numbers: tuple[str, ...], zone: str | None) -> float | None:
     try:
-        whole_s = datetime(*numbers, tzinfo=zone).timestamp()  # type: ignore[arg-type, misc]
+        return datetime(*map(int, numbers), tzinfo=_zone(zone)).timestamp()  # type: ignore[arg-type, misc]
     except (ValueError, OverflowError):
         return None
-    return whole_s + (float(f"0.{fraction}") if fraction else 0.0)
 
 
 def _zone(text: str | None) -> timezone | None:

@@ -6,11 +6,13 @@ never ends a benchmark.
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from aifbench.cluster.targets import BENCH, BENCH_EXPIRY_S, Target, remove_targets, write_targets
 from aifbench.errors import UsageError
@@ -50,6 +52,11 @@ class MetricsPage:
                 # HTTPServer's own looks up a name for the address, which may take seconds.
                 self.socket.bind(self.server_address)
                 self.server_address = self.socket.getsockname()
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Whoever asked may go before the answer is there: that is nothing to show in a shell."""
+                if not isinstance(sys.exception(), OSError):
+                    super().handle_error(request, client_address)
 
         try:
             self._server = Server((address, port), Handler)

@@ -5,7 +5,7 @@ For watching only: durations are in buckets, and answers not checked yet. The ru
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aifbench.load.progress import LoadStatus, Progress, StreamStatus
 from aifbench.load.recorder import Rows
 from aifbench.load.workload import NOT_SEEN, OutcomeKind
-from aifbench.monitor.exposition import Family, Labels, buckets, page
+from aifbench.monitor.exposition import Family, Labels, Sample, buckets, page
 
 # Six a decade: a quantile read from them is off by a quarter at most.
 DURATION_BOUNDS_S = (
@@ -61,6 +61,66 @@ class _Stream:
         self.offered_per_s, self.in_flight, self.lag_s = None, 0.0, None
 
 
+def _outcomes(labels: Labels, stream: _Stream) -> list[Sample]:
+    return [("", {**labels, "outcome": outcome}, count) for outcome, count in stream.outcomes.items()]
+
+
+def _durations(labels: Labels, stream: _Stream) -> list[Sample]:
+    return buckets(labels, DURATION_BOUNDS_S, stream.durations.tolist(), stream.duration_s)
+
+
+def _transferred(labels: Labels, stream: _Stream) -> list[Sample]:
+    return [
+        ("", {**labels, "direction": direction}, count)
+        for direction, count in (("sent", stream.sent_bytes), ("received", stream.received_bytes))
+    ]
+
+
+def _known(labels: Labels, value: float | None) -> list[Sample]:
+    return [] if value is None else [("", labels, value)]
+
+
+# Name, kind, help, and the samples of one stream with its labels.
+_OF_A_STREAM: Sequence[tuple[str, str, str, Callable[[Labels, _Stream], list[Sample]]]] = (
+    (
+        "bench_requests_total",
+        "counter",
+        "Operations that ended, by how; answers have not been checked yet.",
+        _outcomes,
+    ),
+    (
+        "bench_request_duration_seconds",
+        "histogram",
+        "Response times of good operations, from when they were due.",
+        _durations,
+    ),
+    (
+        "bench_transferred_bytes_total",
+        "counter",
+        "Bytes sent to and received from the service, where the client sees them.",
+        _transferred,
+    ),
+    (
+        "bench_offered_rate",
+        "gauge",
+        "Operations per second that are planned (mean of the phase); none in closed loop.",
+        lambda labels, stream: _known(labels, stream.offered_per_s),
+    ),
+    (
+        "bench_inflight",
+        "gauge",
+        "Mean number of operations under way, by Little's law from those that ended last.",
+        lambda labels, stream: _known(labels, stream.in_flight),
+    ),
+    (
+        "bench_schedule_lag_seconds",
+        "gauge",
+        "Longest time that an operation of late was sent after it was due; open loop only.",
+        lambda labels, stream: _known(labels, stream.lag_s),
+    ),
+)
+
+
 class BenchMetrics:
     """The metrics of one run of one service (or several); written by one thread, read by others."""
 
@@ -95,9 +155,9 @@ class BenchMetrics:
             return page(self._families())
 
     def _families(self) -> list[Family]:
-        streams = [({**self._service, "workload": name}, s) for name, s in self._streams.items()]
         phase, stage = self._phase or ("", "")
         current = {**self._service, "phase": phase, "stage": stage}
+        streams = [({**self._service, "workload": name}, s) for name, s in self._streams.items()]
         return [
             Family(
                 "bench_run_info",
@@ -111,53 +171,9 @@ class BenchMetrics:
                 "The step of the run under way, and how far it is; always 1.",
                 [("", current, 1.0)] if self._phase else [],
             ),
-            Family(
-                "bench_requests_total",
-                "counter",
-                "Operations that ended, by how; answers have not been checked yet.",
-                [
-                    ("", {**labels, "outcome": outcome}, count)
-                    for labels, s in streams
-                    for outcome, count in s.outcomes.items()
-                ],
-            ),
-            Family(
-                "bench_request_duration_seconds",
-                "histogram",
-                "Response times of good operations, from when they were due.",
-                [
-                    sample
-                    for labels, s in streams
-                    for sample in buckets(labels, DURATION_BOUNDS_S, s.durations.tolist(), s.duration_s)
-                ],
-            ),
-            Family(
-                "bench_transferred_bytes_total",
-                "counter",
-                "Bytes sent to and received from the service, where the client sees them.",
-                [
-                    ("", {**labels, "direction": direction}, count)
-                    for labels, s in streams
-                    for direction, count in (("sent", s.sent_bytes), ("received", s.received_bytes))
-                ],
-            ),
-            Family(
-                "bench_offered_rate",
-                "gauge",
-                "Operations per second that are planned (mean of the phase); none in closed loop.",
-                [("", labels, s.offered_per_s) for labels, s in streams if s.offered_per_s is not None],
-            ),
-            Family(
-                "bench_inflight",
-                "gauge",
-                "Mean number of operations under way, by Little's law from those that ended last.",
-                [("", labels, s.in_flight) for labels, s in streams],
-            ),
-            Family(
-                "bench_schedule_lag_seconds",
-                "gauge",
-                "Longest time that an operation of late was sent after it was due; open loop only.",
-                [("", labels, s.lag_s) for labels, s in streams if s.lag_s is not None],
+            *(
+                Family(name, kind, told, [sample for stream in streams for sample in samples_of(*stream)])
+                for name, kind, told, samples_of in _OF_A_STREAM
             ),
         ]
 

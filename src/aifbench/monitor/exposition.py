@@ -5,31 +5,31 @@ client libraries count one operation at a time, and importing one costs more tha
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf, isnan
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 Labels = Mapping[str, str]
+# (suffix of the name, labels, value)
+Sample = tuple[str, Labels, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One metric; samples are (suffix of the name, labels, value). `kind` is counter, gauge or histogram."""
+    """One metric with its samples. `kind` is counter, gauge or histogram."""
 
     name: str
     kind: str
     help: str
-    samples: Sequence[tuple[str, Labels, float]] = field(default=())
+    samples: Sequence[Sample] = ()
 
 
-def buckets(
-    labels: Labels, bounds: Sequence[float], counts: Sequence[float], total: float
-) -> list[tuple[str, Labels, float]]:
+def buckets(labels: Labels, bounds: Sequence[float], counts: Sequence[float], total: float) -> list[Sample]:
     """The samples of one histogram: `counts` has one for each bound (at most that much) and one for the rest;
     `total` is the sum of all observations.
     """
-    samples: list[tuple[str, Labels, float]] = []
+    samples: list[Sample] = []
     below = 0.0
     for bound, count in zip((*bounds, inf), counts, strict=True):
         below += count

@@ -10,6 +10,9 @@ LOOPBACK = "127.0.0.1"
 RETENTION = "48h"
 # One line may not be longer for Loki; what is beyond is cut, not refused.
 MAX_LINE_BYTES = 256 * 1024
+# A message between parts of Loki holds a whole request. After an outage the shipper's may exceed the default
+# of 4 MiB: Loki would answer 500, and again to each repeat.
+MAX_MESSAGE_BYTES = 64 << 20
 
 
 def loki_config(port: int, grpc_port: int, data_dir: Path) -> dict[str, Any]:
@@ -21,6 +24,8 @@ def loki_config(port: int, grpc_port: int, data_dir: Path) -> dict[str, Any]:
             "http_listen_port": port,
             "grpc_listen_address": LOOPBACK,
             "grpc_listen_port": grpc_port,
+            "grpc_server_max_recv_msg_size": MAX_MESSAGE_BYTES,
+            "grpc_server_max_send_msg_size": MAX_MESSAGE_BYTES,
             "log_level": "warn",
         },
         "common": {

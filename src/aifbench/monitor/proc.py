@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# The first lines are what is needed; of many processors' interrupt counts nobody asks here.
+# Mostly the first lines are what is needed: of many processors' interrupt counts nobody asks here.
 _READ_BYTES = 16_384
 _SECTOR_BYTES = 512  # of /proc/diskstats, whatever the device says of itself
 _IB_WORD_BYTES = 4  # port_*_data count in words
@@ -153,10 +153,18 @@ def lustre_stats(
     return found
 
 
-def open_text(path: Path) -> Reader:
-    """Reads the file's beginning anew at every call, without opening it again. Raises OSError."""
+def open_text(path: Path, *, whole: bool = False) -> Reader:
+    """Reads the file's beginning, or all of it, anew at every call on one descriptor. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    return lambda: os.pread(descriptor, _READ_BYTES, 0).decode("ascii", "replace")
+
+    def read() -> bytes:
+        text = os.pread(descriptor, _READ_BYTES, 0)
+        # The kernel hands out a list of devices a page at a time, however much is asked for.
+        while whole and (more := os.pread(descriptor, _READ_BYTES, len(text))):
+            text += more
+        return text
+
+    return lambda: read().decode("ascii", "replace")
 
 
 def _text(path: Path) -> str:
@@ -178,8 +186,8 @@ class Machine:
         self._add("cpu", proc / "stat", lambda text: cpu_seconds(text, ticks))
         self._add("memory", proc / "meminfo", memory_bytes)
         self._add("load", proc / "loadavg", load)
-        self._add("net", proc / "net/dev", lambda text: network_bytes(text, self.interfaces))
-        self._add("disk", proc / "diskstats", lambda text: disk_counts(text, self.disks))
+        self._add("net", proc / "net/dev", lambda text: network_bytes(text, self.interfaces), whole=True)
+        self._add("disk", proc / "diskstats", lambda text: disk_counts(text, self.disks), whole=True)
         self._add_each("ib", ports, _port_bytes)
         lustre = {name: (path,) for name, path in lustre_stats((proc / "fs/lustre/llite",)).items()}
         lustre |= {n: (p,) for n, p in lustre_stats((sys / "kernel/debug/lustre/llite",)).items()}
@@ -194,9 +202,9 @@ class Machine:
                 found[name] = source()
         return found
 
-    def _add(self, name: str, path: Path, parse: Callable[[str], Any]) -> None:
+    def _add(self, name: str, path: Path, parse: Callable[[str], Any], *, whole: bool = False) -> None:
         try:
-            text = open_text(path)
+            text = open_text(path, whole=whole)
             parse(text())
         except (OSError, ValueError, IndexError, KeyError) as error:
             self.missing[name] = _reason(error)

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from aifbench.cluster.log_lines import time_of
 from aifbench.monitor.loki_push import Entry
-from aifbench.results.masking import mask_lines
+from aifbench.results.masking import mask_block
 
 PIECE_BYTES = 1 << 20
+# Each line costs memory of its own, however short it is.
+PIECE_LINES = 20_000
 # Loki's own limit for a line; what is beyond is cut off.
 LINE_BYTES = 256 * 1024 - 64
 # A last line without an end is taken when nothing has followed for this long.
@@ -25,6 +27,7 @@ _NEWEST_S = 60.0
 # Growth is noted this often: so exact are the times of lines that tell none.
 _MARK_NS = 500_000_000
 _CUT = " [cut]"
+_MOST_BYTES = 4  # of one character
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class TailedLog:
             size, seen_ns, witnessed = self._marks[0]
             end = min(size, self.place.offset + PIECE_BYTES)
             data = _read(self.path, self.place.offset, end)
-            length = data.rfind(b"\n") + 1
+            length = _whole_lines(data)
             if length == 0 and (len(data) == PIECE_BYTES or self._is_torn(now_ns)):
                 length = len(data)
             if length:
@@ -119,9 +122,11 @@ def read_piece(path: Path, piece: Piece, secrets: Sequence[bytes] = ()) -> list[
             return []
     except OSError:
         return []
-    data = _read(path, piece.place.offset, piece.end)
-    lines = data.removesuffix(b"\n").split(b"\n") if data else []
-    return [_text(line) for line in mask_lines(lines, secrets)]
+    data = mask_block(_read(path, piece.place.offset, piece.end), secrets)
+    if not data:
+        return []
+    lines = data.removesuffix(b"\n").decode(errors="replace").split("\n")
+    return [_cut(line.rstrip("\r")) for line in lines]
 
 
 def timed(lines: Iterable[str], piece: Piece) -> tuple[list[Entry], Place]:
@@ -143,10 +148,18 @@ def timed(lines: Iterable[str], piece: Piece) -> tuple[list[Entry], Place]:
     return entries, Place(piece.place.inode, piece.end, last_ns, is_timed)
 
 
-def _text(line: bytes) -> str:
-    if len(line) > LINE_BYTES:
-        line = line[:LINE_BYTES] + _CUT.encode()
-    return line.rstrip(b"\r").decode(errors="replace")
+def _whole_lines(data: bytes) -> int:
+    """The length of the complete lines at the beginning, of PIECE_LINES at most."""
+    if data.count(b"\n") <= PIECE_LINES:
+        return data.rfind(b"\n") + 1
+    return len(data) - len(data.split(b"\n", PIECE_LINES)[-1])
+
+
+def _cut(line: str) -> str:
+    if len(line) <= LINE_BYTES // _MOST_BYTES:
+        return line
+    data = line.encode()
+    return line if len(data) <= LINE_BYTES else data[:LINE_BYTES].decode(errors="ignore") + _CUT
 
 
 def _read(path: Path, start: int, end: int) -> bytes:
