@@ -118,10 +118,19 @@ class RunRules(unittest.TestCase):
         self.silent("contention", run([rows]), run([replace(rows, verdict=VALID)], recipe={"scale": 10}))
 
     def test_not_steady(self) -> None:
-        moving = Check("STEADY", WARN, "steady after the first 40 % of the time", 40.0, 25, "%")
+        moving = Check(
+            "STEADY",
+            WARN,
+            "steady after the first 40 % of the time",
+            40.0,
+            25,
+            "%",
+            "warm up longer: --warmup",
+        )
         self.fires("warm-up", run([moving]), "--warmup 30", "40 %")
         few = Check("STEADY", WARN, "too few", 9, 30, "operations")
-        self.silent("warm-up", run([few]), run([replace(moving, verdict=VALID)]))
+        fixed = replace(moving, advice="compare only with runs of the same size and duration")
+        self.silent("warm-up", run([few]), run([replace(moving, verdict=VALID)]), run([fixed]))
 
     def test_too_few_samples_say_how_long_would_do(self) -> None:
         few = Check("SAMPLES", WARN, "480 operations", 480, 1104, "operations", "measure longer: --duration")

@@ -117,6 +117,7 @@ class Html(unittest.TestCase):
             "Figures",
             "Validity",
             "Guidance",
+            "Every number",
             "Definitions",
             "Where it was measured",
             "Reproduce",

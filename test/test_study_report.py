@@ -16,6 +16,7 @@ from test.test_report import EVIL, Page
 
 from aifbench.errors import ConfigError, UnknownRun
 from aifbench.report import files
+from aifbench.report.comparison_text import comparison_text
 from aifbench.report.study_axes import baseline, number_of
 from aifbench.report.study_content import comparisons, headline, verdict_sentence
 from aifbench.report.study_export import study_csv, study_json
@@ -23,10 +24,14 @@ from aifbench.report.study_history import drift_figure, interference_figure
 from aifbench.report.study_html import study_figures, study_html
 from aifbench.report.study_markdown import study_markdown
 from aifbench.report.study_points import Spread, StudyView, view
+from aifbench.results.compared import Rank
+from aifbench.results.comparison import compare_sides
 from aifbench.results.record import Metric, RunState, Verdict
+from aifbench.results.selection import Side
 from aifbench.results.store import RunStore
 from aifbench.results.study import TrialState
 from aifbench.session import Session
+from aifbench.stats.comparison import Change
 from aifbench.studies.store import StudyStore
 
 RATES, CLIENTS = view(*rate_study()), view(*clients_study())
@@ -56,6 +61,7 @@ def studies() -> dict[str, StudyView]:
         "nothing measured": view(record, empty),
         "no points": view(replace(record, points=(), trials=()), {}),
         "broken recipe": view(replace(record, recipe_text="a: [1"), runs),
+        "bottomless recipe": view(replace(record, recipe_text="[" * 5000), runs),
         "evil": evil(),
     }
 
@@ -120,17 +126,41 @@ class Values(unittest.TestCase):
         point = view(record, runs).points[0]
         self.assertEqual((len(point.used), point.left_out, point.is_invalid), (5, 1, False))
 
-    def test_the_baseline_is_the_recipes(self) -> None:
-        record, runs = rate_study()
-        for text, label in (
-            ("baseline: {rate: 150}", "rate=150"),
-            ("baseline: {rate: 150/s}", "rate=150"),
-            ("baseline: {rate: 7}", "rate=50"),
-            ("a: [1", "rate=50"),
-        ):
-            found = baseline(view(replace(record, recipe_text=text), runs))
-            assert found is not None
-            self.assertEqual(found.label, label)
+    def test_each_point_has_the_baseline_that_the_study_began_with(self) -> None:
+        def bases(*baselines: int | None) -> list[str]:
+            record, runs = rate_study(baselines=baselines)
+            study = view(record, runs)
+            return [base.label if (base := baseline(study, point)) else "" for point in study.points]
+
+        self.assertEqual(bases(), ["", "rate=50", "rate=50", "rate=50", "rate=50"])
+        self.assertEqual(bases(2, 2, 2, None, 0), ["rate=150", "rate=150", "", "", "rate=50"])
+
+    def test_points_with_baselines_of_their_own_say_which(self) -> None:
+        page = study_html(view(*rate_study(baselines=(0, 0, 2, 2, None))))
+        self.assertIn("against rate=50", page)
+        self.assertIn("against rate=150", page)
+        self.assertIn("Ratios to the same point with the baseline&#x27;s settings", page)
+
+    def test_a_pair_is_judged_as_compare_judges_it_however_many_points_there_are(self) -> None:
+        record, runs = rate_study(rates=(50, 52, 54, 56, 58, 60, 62, 64, 66), repeats=5)
+        study = view(record, runs)
+        judged = comparisons(study)
+        for point in study.points[1:]:
+            sides = [Side(each.label, each.used) for each in (study.points[0], point)]
+            rows = compare_sides(sides).pairs[0].of_rank(Rank.PRIMARY)
+            expected = {row.metric: (row.finding.change, row.finding.p) for row in rows}
+            told = {
+                each.name: (each.comparison.change, each.comparison.p)
+                for each in judged
+                if each.point is point
+            }
+            self.assertEqual(told, expected)
+        self.assertIn(Change.IMPROVED, {each.comparison.change for each in judged})
+
+    def test_both_outputs_say_what_p_is_adjusted_over(self) -> None:
+        sides = [Side(point.label, point.used) for point in RATES.points[:2]]
+        for text in (comparison_text(compare_sides(sides)), study_markdown(RATES)):
+            self.assertIn("Holm's method adjusts p over the main numbers of one pair", text)
 
     def test_an_invalid_point_is_not_judged(self) -> None:
         words = {(each.point.label, each.name): each.word for each in comparisons(RATES)}
@@ -152,7 +182,11 @@ class Values(unittest.TestCase):
         self.assertEqual(verdicts["rates"], Verdict.WARN)
         for name in ("all failed", "nothing run", "unreadable", "no points", "nothing measured"):
             self.assertEqual(verdicts[name], Verdict.INVALID, name)
-        self.assertEqual(verdict_sentence(RATES), "29 runs at 5 points, 23 VALID, 6 INVALID, 1 trial failed")
+        self.assertEqual(
+            verdict_sentence(RATES),
+            "29 runs at 5 points, 23 VALID, 6 INVALID, 1 trial failed; INVALID most often for rate (6 runs), "
+            "such as: 76.7 % of the offered rate was served",
+        )
 
 
 class Documents(unittest.TestCase):

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from aifbench.report.content import Cell, Table, percentile_label
-from aifbench.results.compared import ComparedSide, Comparison, Pair, Rank, Row, where
+from aifbench.results.compared import FAMILY, ComparedSide, Comparison, Pair, Rank, Row, where
 from aifbench.results.headline import short_name
 from aifbench.results.record import RunState, Verdict
 from aifbench.stats.comparison import Change
@@ -21,10 +21,9 @@ DIRECTIONS = {"higher": "higher is better", "lower": "lower is better"}
 METHOD = (
     "The unit is the run: each side is the set of its runs, one value per run, compared unpaired. The "
     "ratio is the Hodges-Lehmann estimate on logarithms with its 95 % interval; p is of the exact two-"
-    "sided Mann-Whitney test, adjusted by Holm within the primary metrics, and within the others, of "
-    "each pair of sides. A change counts from 2 % on; 'no change' excludes everything beyond the margin"
-    " it names, which is 2 % or twice the scatter between repeats. The absolute values are medians over"
-    " runs."
+    f"sided Mann-Whitney test. {FAMILY} A change counts from 2 % on; 'no change' "
+    "excludes everything beyond the margin it names, which is 2 % or twice the scatter between repeats. The "
+    "absolute values are medians over runs."
 )
 
 

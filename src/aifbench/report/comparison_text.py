@@ -1,14 +1,16 @@
 """A comparison as the shell prints it, and as Markdown."""
 
+import textwrap
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from aifbench.report import comparison as words
 from aifbench.report.content import Table
-from aifbench.results.compared import Comparison, Rank
+from aifbench.results.compared import FAMILY, Comparison, Rank
 
 _PLAIN = "plain"
+_VALUE_CHARS = 36  # of what differs: longer values are wrapped
 
 
 def comparison_text(found: Comparison, *, everything: bool = False) -> str:
@@ -23,6 +25,8 @@ def comparison_text(found: Comparison, *, everything: bool = False) -> str:
     notes = [*words.left_out_notes(found.sides), *found.notes]
     if not everything and any(pair.of_rank(Rank.OTHER) for pair in found.pairs):
         notes.append("--all compares every other metric, too")
+    if any(row.finding.p is not None and row.finding.p < 1 for pair in found.pairs for row in pair.rows):
+        notes.append(FAMILY)
     return "\n\n".join(filter(None, [*blocks, "\n".join(f"- {note}" for note in notes)]))
 
 
@@ -30,7 +34,11 @@ def _differences(found: Comparison) -> str:
     if not found.differences:
         return "no difference in configuration or provenance"
     table = words.difference_table(found)
-    rows = [[f"{row[0].note}: {row[0].text}", *(cell.text for cell in row[1:])] for row in table.rows]
+    # Wrapped here: where tabulate wraps, it takes `20,000` for a number and fails to read it.
+    rows = [
+        [f"{row[0].note}: {row[0].text}", *(textwrap.fill(cell.text, _VALUE_CHARS) for cell in row[1:])]
+        for row in table.rows
+    ]
     return f"what differs\n{_indented(_aligned([cell.text for cell in table.headers], rows))}"
 
 

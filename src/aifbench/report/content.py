@@ -1,25 +1,21 @@
 """What a report of one run says, free of any format: one wording for text, Markdown and HTML."""
 
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
 
-from aifbench.report.reproduce import NOT_ASKED, address, asked, is_attached
 from aifbench.results.headline import (
     headline_metrics,
     is_streamed,
     main_measurement,
-    measures_itself,
     short_name,
 )
-from aifbench.results.record import Check, Measurement, Metric, Role, RunRecord, RunState, Verdict
-from aifbench.units import format_duration, format_number, format_size
+from aifbench.results.record import Check, Measurement, Metric, Role, RunRecord, RunState, Verdict, worst
+from aifbench.units import format_number
 
 _PERCENTILE = re.compile(r"(.+)_(p\d+(?:\.\d+)?|max|mean)")
+MANY = 4  # measurements beyond which they are told together, or in a row each
 _AFTER_PERCENTILES = {"max": math.inf, "mean": 1000.0}
 
 
@@ -89,7 +85,8 @@ def verdict_sentence(record: RunRecord) -> str:
     if not found:
         return f"all {checked} checks passed" if checked else "no checks were made"
     where, check = found[0]
-    return f"{len(found)} of {checked} checks not met; first of all {where}: {check.message}"
+    remedy = f" ({check.advice})" if check.advice else ""
+    return f"{len(found)} of {checked} checks not met; first of all {where}: {check.message}{remedy}"
 
 
 _ENDINGS = {RunState.FAILED: "failed", RunState.INTERRUPTED: "was interrupted"}
@@ -142,11 +139,16 @@ def with_unit(metric: Metric) -> str:
 
 
 def interval_text(metric: Metric | None) -> str:
-    """`[198.1, 201.6]`, `[198.1, ∞)` without an upper limit, or nothing where there is no interval."""
+    """`[198.1, 201.6]`, `[198.1, ∞)` without an upper limit, `(0, ∞)` where it tells nothing; else empty."""
     if metric is None or metric.low is None:
         return ""
+    if metric.high is not None and 0 < _BOUNDLESS * metric.low < metric.high:
+        return "(0, ∞)"
     high = "∞)" if metric.high is None else f"{format_number(metric.high)}]"
     return f"[{format_number(metric.low)}, {high}"
+
+
+_BOUNDLESS = 1e4  # an interval of this ratio between its ends tells nothing
 
 
 def percentile_label(name: str) -> tuple[str, str] | None:
@@ -188,9 +190,13 @@ def error_texts(measurement: Measurement, limit: int = 5) -> list[tuple[int, str
 
 
 def check_table(record: RunRecord) -> Table:
-    """Rules by measurements: what each rule saw there."""
+    """Rules by measurements: what each rule saw there; of many measurements only from where to where."""
     measurements = measured(record)
     codes = dict.fromkeys(check.code for m in measurements for check in m.checks)
+    if len(measurements) > MANY:
+        heads = ("check", "held", "lowest", "highest", "limit")
+        found = ([check for m in measurements if (check := _check(m, code))] for code in codes)
+        return Table(tuple(map(Cell, heads)), tuple(map(_check_range, found)))
     rows = tuple(
         (Cell(_code_words(code)), *(_check_cell(_check(m, code)) for m in measurements)) for code in codes
     )
@@ -200,6 +206,21 @@ def check_table(record: RunRecord) -> Table:
 def _check(measurement: Measurement, code: str) -> Check | None:
     same = [check for check in measurement.checks if check.code == code]
     return max(same, key=lambda check: list(Verdict).index(check.verdict), default=None)
+
+
+def _check_range(checks: Sequence[Check]) -> tuple[Cell, ...]:
+    """One rule at many measurements: how many held, and between which values."""
+    held = sum(check.verdict is Verdict.VALID for check in checks)
+    share = Cell(f"{held} of {len(checks)}", verdict=worst([check.verdict for check in checks]))
+    units = {check.unit for check in checks if check.value is not None}
+    if len(units) != 1:  # nothing was counted, or not the same thing everywhere
+        return (Cell(_code_words(checks[0].code)), share, *3 * (Cell(""),))
+    unit = units.pop()
+    values = [check.value for check in checks if check.value is not None]
+    limits = sorted({check.limit for check in checks if check.limit is not None})
+    ends = (_quantity(end(values), unit) for end in (min, max))
+    limit = " or ".join(_quantity(each, unit) for each in limits)
+    return (Cell(_code_words(checks[0].code)), share, *map(Cell, ends), Cell(limit))
 
 
 def _check_cell(check: Check | None) -> Cell:
@@ -212,134 +233,10 @@ def _check_cell(check: Check | None) -> Cell:
 
 
 def _quantity(value: float, unit: str) -> str:
+    if unit == "share":
+        value, unit = 100 * value, "%"
     return f"{format_number(value, 3)} {unit}".rstrip()
 
 
 def _code_words(code: str) -> str:
     return code.replace("_", " ").replace("-", " ").lower()
-
-
-def facts(record: RunRecord) -> list[tuple[str, str]]:
-    """What was measured: service, benchmark, load and time, as labelled lines."""
-    lines = [
-        ("service", _service(record.service)),
-        *((role, _service(_mapping(one))) for role, one in _mapping(record.service.get("members")).items()),
-        ("started as", _pairs(_mapping(record.service.get("options")))),
-        ("benchmark", _pairs(record.recipe, skip=NOT_ASKED)),
-        *_found(_mapping(record.recipe.get("facts"))),
-        ("when", when(record)),
-        *((label(record, m), load_text(m)) for m in measured(record)),
-        *(("note", note) for note in record.notes),
-    ]
-    return [(name, text) for name, text in lines if text]
-
-
-def brief_facts(record: RunRecord) -> list[tuple[str, str]]:
-    """The same for a reader in a hurry: what was asked for, without defaults and findings."""
-    known = _mapping(record.recipe.get("facts"))
-    told = {*(name for name, _ in _found(known)), *(label(record, m) for m in record.measurements)}
-    lines = dict(facts(record)) | {"benchmark": _pairs(asked(record))}
-    return [(name, text) for name, text in lines.items() if text and name not in told]
-
-
-def _found(known: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What was found out about service and data; a line for each group of it."""
-    groups = [(f"found: {_words(name)}", _pairs(v)) for name, v in known.items() if isinstance(v, Mapping)]
-    loose = {name: value for name, value in known.items() if not isinstance(value, Mapping)}
-    return [("found", _pairs(loose)), *groups]
-
-
-def _service(service: Mapping[str, Any]) -> str:
-    """As one says it: kind, version, own name and address, then authentication and job."""
-    kind, name = (str(service.get(key) or "") for key in ("kind", "name"))
-    own_name = f"({name})" if name != kind and name else ""
-    url = address(_mapping(service.get("endpoint")))
-    at = f"at {url}" if url else ""
-    head = " ".join(filter(None, (kind, str(service.get("version") or ""), own_name, at)))
-    rest = {
-        key: service[key]
-        for key in ("authentication", "scheduler", "job_id", "ready_after_s")
-        if key in service
-    }
-    if is_attached(service):
-        return ", ".join(filter(None, (head, _pairs(rest, skip=("scheduler", "ready_after_s")), "attached")))
-    return ", ".join(filter(None, (head, _pairs(rest))))
-
-
-def when(record: RunRecord) -> str:
-    """`2026-11-20 13:14:55 to 13:17:21 UTC (02:26)`, or only the beginning."""
-    begin, end = _instant(record.created_utc), _instant(record.ended_utc)
-    if begin is None:
-        return record.created_utc
-    text = f"{begin:%Y-%m-%d %H:%M:%S} UTC"
-    if end is None or end < begin:
-        return text
-    until = f"{end:%H:%M:%S}" if end.date() == begin.date() else f"{end:%Y-%m-%d %H:%M:%S}"
-    return f"{text[:-4]} to {until} UTC ({format_duration((end - begin).total_seconds())})"
-
-
-def load_text(measurement: Measurement) -> str:
-    """`poisson 200/s, 2 workers by http, measured 5 s to 65 s of the phase`."""
-    start_s, end_s = measurement.window_s
-    count = measurement.workers
-    is_ours = not measures_itself(measurement)  # else its own processes are in `arrivals`
-    by = f"{count} worker{'s' if count != 1 else ''} by" if is_ours else "by"
-    measured = f"measured {format_number(start_s, 3)} s to {format_number(end_s, 3)} s of the phase"
-    return f"{measurement.arrivals}, {by} {measurement.via}, {measured}"
-
-
-def provenance(record: RunRecord) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The facts of machine and software in their groups."""
-    groups = ((group, _lines(_mapping(facts))) for group, facts in record.provenance.items())
-    loose = [(name, v) for name, v in record.provenance.items() if not isinstance(v, Mapping)]
-    found = [(group, lines) for group, lines in groups if lines]
-    return [*found, *([("other", _lines(dict(loose)))] if loose else [])]
-
-
-def recipe_text(record: RunRecord) -> str:
-    """The recipe as it was recorded, for reading and copying."""
-    return json.dumps(dict(record.recipe), indent=2, default=str)
-
-
-def _lines(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(_words(name), _text(name, value)) for name, value in values.items()]
-
-
-def _pairs(values: Mapping[str, Any], skip: Sequence[str] = ()) -> str:
-    kept = ((name, v) for name, v in values.items() if name not in skip and v not in (None, "", [], {}))
-    return ", ".join(f"{_words(name)} {_text(name, value)}" for name, value in kept)
-
-
-def _words(name: str) -> str:
-    return re.sub(r"_(s|bytes)$", "", name).replace("_", " ")
-
-
-def _text(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return _number_text(name, value)
-    if isinstance(value, Mapping):
-        return _pairs(value)
-    if isinstance(value, list | tuple):
-        return ", ".join(_text("", item) for item in value)
-    return str(value)
-
-
-def _number_text(name: str, value: float) -> str:
-    if name.endswith("_bytes"):
-        return format_size(value)
-    if name.endswith("_s"):
-        return f"{value:g} s"
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _instant(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None

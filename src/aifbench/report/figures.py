@@ -4,13 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aifbench.report.content import label, measured
+from aifbench.report.content import MANY, label, measured
 from aifbench.report.files_figures import bandwidth_points, bytes_per_operation, phases_figure
 from aifbench.report.level_figures import LEFT, RIGHT, WIDTH, Figure, capacity_figure, levels_figure
-from aifbench.report.numbers import MANY
 from aifbench.report.resource_figure import resource_figure
-from aifbench.report.svg import Panel, Point, Scale, figure, linear, logarithmic, thinned
-from aifbench.results.headline import latency_kind, main_measurement
+from aifbench.report.svg import LEGEND_ROW_PX, Panel, Point, Scale, figure, linear, logarithmic, thinned
+from aifbench.results.headline import is_streamed, latency_kind, main_measurement
 from aifbench.results.record import Measurement, RunRecord
 from aifbench.units import format_number
 
@@ -41,7 +40,7 @@ def latency_figure(record: RunRecord, measurements: Sequence[Measurement]) -> Fi
     curves = [(m, curve) for m, curve in curves if len(curve) > 1]
     if not curves:
         return None
-    named = [(f"{label(record, m)} ({latency_kind(m)})", curve) for m, curve in curves]
+    named = [(f"{label(record, m)} ({_whole(m)})", curve) for m, curve in curves]
     caption = " ".join(filter(None, (_tail_sentence(label(record, m), c) for m, c in curves)))
     title = "Latency distribution"
     return Figure(title, draw_tails(title, named, caption)[0], caption)
@@ -52,7 +51,7 @@ def draw_tails(
 ) -> tuple[str, str]:
     """The drawing of curves of (latency in ms, share slower), log-log, and a caption that tells of each."""
     caption = caption or " ".join(filter(None, (_tail_sentence(name, curve) for name, curve in named)))
-    rows_px = 20.0 * (len(named) - 1) if sum(len(name) for name, _ in named) > _LEGEND_CHARS else 0.0
+    rows_px = LEGEND_ROW_PX * (len(named) - 1) if sum(len(name) for name, _ in named) > _LEGEND_CHARS else 0.0
     top, bottom = 66.0 + rows_px, 366.0 + rows_px
     x = logarithmic([point[0] for _, curve in named for point in curve], LEFT, RIGHT)
     lowest = min(share for _, curve in named for _, share in curve)
@@ -63,9 +62,16 @@ def draw_tails(
     legend = [(name, f"c{i % 6 + 1}") for i, (name, _) in enumerate(named)]
     for (_, css), (_, curve) in zip(legend, named, strict=True):
         panel.line(list(curve), css)
-    for i, entries in enumerate([[each] for each in legend] if rows_px else [legend]):
-        panel.legend(entries, 18 + 20 * i)
+    if rows_px:
+        panel.legend_rows(legend, 18)
+    else:
+        panel.legend(legend, 18)
     return figure(WIDTH, int(bottom) + 40, title, caption, [panel]), caption
+
+
+def _whole(measurement: Measurement) -> str:
+    """What the time of a whole operation is called."""
+    return "E2E" if is_streamed(measurement) else latency_kind(measurement)
 
 
 _LEGEND_CHARS = 60  # that one row holds beside its samples
@@ -130,7 +136,7 @@ def time_figure(measurement: Measurement, name: str) -> Figure | None:
         series["bandwidth"] = bandwidth_points(series.pop("rate", ()), bytes_each)
     end_s = max(points[-1][0] for points in known) + measurement.series_step_s / 2
     x = Scale(0.0, max(end_s, measurement.window_s[1]), LEFT, RIGHT)
-    panels = _strips(x, series, measurement.window_s)
+    panels = _strips(x, series, measurement.window_s, _whole(measurement))
     bottom = panels[-1].y.start_px
     caption = f"{name}: {_time_sentence(measurement, series)}"
     title = f"{name} over time"
@@ -143,7 +149,9 @@ def _points(measurement: Measurement, name: str) -> list[Point]:
     return [((row + 0.5) * step_s, value) for row, value in enumerate(measurement.series[name])]
 
 
-def _strips(x: Scale, series: Mapping[str, list[Point]], window_s: tuple[float, float]) -> list[Panel]:
+def _strips(
+    x: Scale, series: Mapping[str, list[Point]], window_s: tuple[float, float], latency: str
+) -> list[Panel]:
     wanted = (
         (_bandwidth_strip, 80, ("bandwidth",)),
         (_rate_strip, 80, ("rate",)),
@@ -153,10 +161,15 @@ def _strips(x: Scale, series: Mapping[str, list[Point]], window_s: tuple[float, 
     kinds = [
         (draw, height) for draw, height, names in wanted if any(_values(series.get(n, ())) for n in names)
     ]
+    if not any(value > 1 for value in _values(series.get("in_flight", ()))) and not any(
+        _values(series.get("errors", ()))
+    ):
+        kinds = [kind for kind in kinds if kind[0] is not _flight_strip]  # one client: 0 or 1 says nothing
     panels: list[Panel] = []
     top = 30.0
     for draw, height in kinds:
-        panel = draw(Frame(x, top, top + height, window_s, is_lowest=len(panels) == len(kinds) - 1), series)
+        is_lowest = len(panels) == len(kinds) - 1
+        panel = draw(Frame(x, top, top + height, window_s, latency, is_lowest=is_lowest), series)
         panels.append(panel)
         top += height + 40
     return panels
@@ -174,6 +187,7 @@ class Frame:
     top: float
     bottom: float
     window_s: tuple[float, float]
+    latency: str
     is_lowest: bool
 
     def panel(self, y: Scale, title: str) -> Panel:
@@ -202,7 +216,7 @@ def _rate_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
 def _latency_strip(frame: Frame, series: Mapping[str, list[Point]]) -> Panel:
     found = {name.removesuffix("_ms"): series[name] for name in _LATENCIES if _values(series.get(name, ()))}
     values = [value for points in found.values() for value in _values(points)]
-    panel = frame.panel(logarithmic(values, frame.bottom, frame.top), "latency (ms)")
+    panel = frame.panel(logarithmic(values, frame.bottom, frame.top), f"{frame.latency} time (ms)")
     for name, points in found.items():
         panel.line(thinned(points), name)
     panel.legend([(name, name) for name in found])

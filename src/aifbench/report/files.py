@@ -7,6 +7,7 @@ from aifbench.errors import ConfigError
 from aifbench.report import html, markdown, study_export, study_html, study_markdown
 from aifbench.report.study_points import StudyView
 from aifbench.results import export
+from aifbench.results.files import replace_file
 from aifbench.results.record import RunRecord
 
 FORMATS = ("html", "md", "csv", "json")
@@ -45,7 +46,7 @@ def write(texts: Texts, directory: Path, formats: Sequence[str] = (), prefix: st
         text = make()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            replace_file(path, text)
         except OSError as error:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from error
         written.append(path)

@@ -8,11 +8,12 @@ from aifbench.report.level_figures import RIGHT, WIDTH, Figure
 from aifbench.report.svg import CHAR_PX, Panel, Scale, figure
 from aifbench.units import format_number
 
-_LEFT = 330.0
+_LEFT, _FAR_LEFT = 200.0, 440.0  # where the axis begins, by the longest name
+_GAP_PX = 22.0
 _ROW_PX = 26.0
 _TOP = 24.0
 _MOST_ROWS = 60
-_LABEL_CHARS = 44
+_LABEL_CHARS = int((_FAR_LEFT - _GAP_PX) / CHAR_PX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,12 @@ def forest(title: str, axis: str, rows: Sequence[Ratio], caption: str, indiffere
     drawn = rows[:_MOST_ROWS]
     bottom = _TOP + _ROW_PX * len(drawn)
     edges = [v for row in drawn for v in (row.value, row.low, row.high) if v is not None and v > 0]
+    names_px = CHAR_PX * max((len(row.name) for row in drawn), default=0)
     words_px = CHAR_PX * max((len(row.word) for row in drawn), default=0)
     x = Scale(
         min([1 / 1.1, *edges]) / 1.05,
         max([1.1, *edges]) * 1.05,
-        _LEFT,
+        min(max(_LEFT, names_px + _GAP_PX), _FAR_LEFT),
         RIGHT - max(120.0, words_px + 8),
         is_log=True,
     )

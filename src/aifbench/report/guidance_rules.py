@@ -112,7 +112,7 @@ def contended(record: RunRecord, m: Measurement) -> Iterator[Advice]:
 def unsteady(record: RunRecord, m: Measurement) -> Iterator[Advice]:
     """The service was still changing while it was measured."""
     check, warmup_s = doubted(m, "STEADY"), record.recipe.get("warmup")
-    if check is None or check.unit != "%" or not isinstance(warmup_s, int | float):
+    if check is None or "--warmup" not in check.advice or not isinstance(warmup_s, int | float):
         return
     length_s = m.window_s[1] - m.window_s[0]
     longer_s = _round_up_s(max(2 * warmup_s, warmup_s + length_s * (check.value or 0.0) / 100))

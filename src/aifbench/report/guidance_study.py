@@ -53,7 +53,7 @@ def few_repeats(study: StudyView) -> Iterator[Advice]:
     if least is None or len(study.shown) < 2 or least[1] >= needed:
         return
     text = (
-        f"No test can tell two points apart with so few runs of each: set `repeats: {max(needed, 5)}` in the "
+        f"No test can tell two points apart with so few runs of each: set repeats: {max(needed, 5)} in the "
         "recipe and run it again."
     )
     yield Advice("repeats", text, (Reason(_name(least[0]), "runs that count", least[1]),), _run(study))
@@ -74,7 +74,7 @@ def noise(study: StudyView) -> Iterator[Advice]:
     because = tuple(Reason(_name(p), f"CV of {metric_words(s.metric)}", 100 * c, "%") for p, s, c in loud[:3])
     text = f"Runs of one point differ a lot, most at {_name(point)} in {metric_words(spread.metric)}: "
     if needed <= _MOST_REPEATS:
-        text += f"to see a change of {100 * _EFFECT:g} % there takes `repeats: {needed}`, or longer runs."
+        text += f"to see a change of {100 * _EFFECT:g} % there takes repeats: {needed}, or longer runs."
     else:
         text += "find out what disturbs them before measuring more."
     yield Advice("noise", text, because)
@@ -98,7 +98,7 @@ def undecided(study: StudyView) -> Iterator[Advice]:
         for one, n in found[:3]
     )
     text = (
-        f"{len(found)} comparisons with the baseline are undecided: `repeats: {needed}` would decide all of "
+        f"{len(found)} comparisons with the baseline are undecided: repeats: {needed} would decide all of "
         "them if the differences are as they look."
     )
     yield Advice("undecided", text, because, _run(study))
@@ -115,7 +115,7 @@ def knee(study: StudyView) -> Iterator[Advice]:
         between = ", ".join(format_number(low * (high / low) ** (i / 4), 3) for i in (1, 2, 3))
         text = (
             f"The service saturates between {format_number(low, 3)}/s and {format_number(high, 3)}/s: to "
-            f"find where, vary `{along.axis}: [{between}]`, or search with a limit (`slo`)."
+            f"find where, vary {along.axis}: [{between}], or search with a limit (slo)."
         )
         because = (
             Reason(_name(before), "share of the offered rate that was served", 100 * kept, "%"),
@@ -232,7 +232,7 @@ def drifting(study: StudyView) -> Iterator[Advice]:
         return
     text = (
         "Late runs differ from early ones: something changed during the study. Compare only points whose "
-        "runs were shuffled or interleaved (`order`), and look for what else ran."
+        "runs were shuffled or interleaved (order), and look for what else ran."
     )
     yield Advice("drift", text, (Reason("study", "late by early runs", found[1].ratio.value),))
 

@@ -2,10 +2,10 @@
 
 from html import escape
 
-from aifbench.report import content, numbers, reproduce
+from aifbench.report import content, facts, numbers, reproduce
 from aifbench.report.figures import figures
 from aifbench.report.guidance import advice
-from aifbench.report.meanings import meanings
+from aifbench.report.meanings import meanings, symbols
 from aifbench.report.page import (
     advice_html,
     badge,
@@ -21,7 +21,7 @@ from aifbench.report.page import (
 from aifbench.report.resources import resource_sentences, resource_table
 from aifbench.report.score_words import score_sentences
 from aifbench.report.server_view import sentences, view_table
-from aifbench.results.definitions import SYMBOLS
+from aifbench.report.stage_view import NOTE, stage_table
 from aifbench.results.record import Metric, RunRecord
 
 
@@ -29,14 +29,16 @@ def run_html(record: RunRecord) -> str:
     """The complete document. Everything that comes from outside is escaped."""
     sections = (
         _top(record),
-        section("What was measured", definitions(content.facts(record))),
+        section("What was measured", definitions(facts.facts(record))),
         section("Results", _results(record)),
+        section("Where the time goes", _stages(record)),
         section("Probes", _probes(record)),
         section("Server and client", _view(record)),
         section("Machines", _machines(record)),
         section("Figures", "".join(figure_html(f) for f in figures(record))),
         section("Validity", _validity(record)),
         section("Guidance", advice_html(advice(record))),
+        section("Every number", _every_number(record)),
         section("Definitions", _meanings(record)),
         section("Where it was measured", _provenance(record)),
         section("Reproduce", _reproduce(record)),
@@ -82,6 +84,21 @@ def _results(record: RunRecord) -> str:
     return table_html(numbers.result_table(record)) + note + listed + _errors(record)
 
 
+def _stages(record: RunRecord) -> str:
+    table = stage_table(record)
+    return f'{table_html(table)}<p class="soft">{escape(NOTE)}</p>' if table.rows else ""
+
+
+def _every_number(record: RunRecord) -> str:
+    """Behind a fold: also what only one service has, such as the counters of its server."""
+    return "".join(
+        f"<details><summary>{escape(content.label(record, m))}: {len(m.metrics)} numbers</summary>"
+        f"{table_html(numbers.all_of(m))}</details>"
+        for m in content.measured(record)
+        if m.metrics
+    )
+
+
 def _probes(record: RunRecord) -> str:
     table = numbers.probe_table(record)
     return f'<p class="soft">{escape(content.PROBE_WORDS)}</p>{table_html(table)}' if table.rows else ""
@@ -99,7 +116,8 @@ def _machines(record: RunRecord) -> str:
 
 def _meanings(record: RunRecord) -> str:
     table = meanings(record)
-    return table_html(table, "words") + definitions(SYMBOLS) if table.rows else ""
+    css = "words" if len(table.headers) > 2 else "words even"
+    return table_html(table, css) + definitions(symbols(table)) if table.rows else ""
 
 
 def _errors(record: RunRecord) -> str:
@@ -141,7 +159,7 @@ def _findings(record: RunRecord) -> str:
 def _provenance(record: RunRecord) -> str:
     groups = "".join(
         f"<section><h3>{escape(group)}</h3>{definitions(lines)}</section>"
-        for group, lines in content.provenance(record)
+        for group, lines in facts.provenance(record)
     )
     return f'<div class="columns">{groups}</div>' if groups else ""
 
@@ -150,6 +168,6 @@ def _reproduce(record: RunRecord) -> str:
     files = "".join(f"{escape(digest)}  {escape(name)}\n" for name, digest in sorted(record.files.items()))
     hashes = f'<p class="soft">Files of this run (sha256):</p><pre>{files}</pre>' if files else ""
     commands = escape(reproduce.commands(record))
-    recipe = escape(content.recipe_text(record))
+    recipe = escape(facts.recipe_text(record))
     typed = f"<pre>{commands}</pre>" if commands else ""
     return f'{typed}<p class="soft">Recipe, as recorded:</p><pre>{recipe}</pre>{hashes}'

@@ -1,15 +1,15 @@
 """One run as Markdown: the same words and numbers as the HTML page, for wikis and merge requests."""
 
-from aifbench.report import content, numbers
+from aifbench.report import content, facts, numbers
 from aifbench.report.content import PROBE_WORDS
 from aifbench.report.guidance import advice
 from aifbench.report.markdown_parts import bullets, fenced, guidance, pairs, safe, section, table_text
-from aifbench.report.meanings import meanings
+from aifbench.report.meanings import meanings, symbols
 from aifbench.report.reproduce import commands
 from aifbench.report.resources import resource_sentences, resource_table
 from aifbench.report.score_words import score_sentences
 from aifbench.report.server_view import sentences, view_table
-from aifbench.results.definitions import SYMBOLS
+from aifbench.report.stage_view import NOTE, stage_table
 from aifbench.results.record import RunRecord
 
 
@@ -19,8 +19,9 @@ def run_markdown(record: RunRecord) -> str:
         f"# {safe(content.title(record))}\n\nRun `{record.run_id}`",
         f"**{record.verdict.value}**: {safe(content.verdict_sentence(record))}.",
         bullets(_headline(record)),
-        section("What was measured", bullets(pairs(content.facts(record)))),
+        section("What was measured", bullets(pairs(facts.facts(record)))),
         section("Results", _results(record)),
+        section("Where the time goes", _stages(record)),
         section("Probes", _probes(record)),
         section("Server and client", _view(record)),
         section("Machines", _machines(record)),
@@ -29,7 +30,7 @@ def run_markdown(record: RunRecord) -> str:
         section("Every number", _every_number(record)),
         section("Definitions", _definitions(record)),
         section("Where it was measured", _provenance(record)),
-        section("Reproduce", fenced(commands(record)) + fenced(content.recipe_text(record))),
+        section("Reproduce", fenced(commands(record)) + fenced(facts.recipe_text(record))),
     )
     return "\n\n".join(section.strip() for section in sections if section.strip()) + "\n"
 
@@ -59,6 +60,11 @@ def _results(record: RunRecord) -> str:
     notes = map(safe, [*score_sentences(record), *numbers.notes(record, measurements)])
     told = f"\n\nErrors:\n\n{bullets(errors)}" if errors else ""
     return f"{table_text(numbers.result_table(record))}\n\n{bullets(notes)}{told}"
+
+
+def _stages(record: RunRecord) -> str:
+    table = stage_table(record)
+    return f"{table_text(table)}\n\n{NOTE}" if table.rows else ""
 
 
 def _probes(record: RunRecord) -> str:
@@ -92,7 +98,7 @@ def _definitions(record: RunRecord) -> str:
     table = meanings(record)
     if not table.rows:
         return ""
-    letters = bullets(f"{name}: {meaning}" for name, meaning in SYMBOLS)
+    letters = bullets(f"{name}: {meaning}" for name, meaning in symbols(table))
     return f"{table_text(table, is_text=True)}\n\n{letters}"
 
 
@@ -108,7 +114,5 @@ def _validity(record: RunRecord) -> str:
 
 
 def _provenance(record: RunRecord) -> str:
-    lines = [
-        (f"{group}: {name}", text) for group, pairs in content.provenance(record) for name, text in pairs
-    ]
+    lines = [(f"{group}: {name}", text) for group, pairs in facts.provenance(record) for name, text in pairs]
     return bullets(pairs(lines))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aifbench.report.content import (
+    MANY,
     Cell,
     Table,
     failures,
@@ -34,13 +35,12 @@ from aifbench.results.headline import (
 from aifbench.results.record import Measurement, Metric, RunRecord
 from aifbench.units import format_number
 
-MANY = 4  # measurements beyond which each gets a row instead of a column
-
-_RATES = {"offered": "offered_rate", "achieved": "throughput", "items": "item_rate"}
+RATES = {"offered": "offered_rate", "achieved": "throughput", "items": "item_rate"}
 STREAM_RATES = {"offered": "offered_rate", "requests": "throughput", "output": "output_rate"}
 _TIMES = ("ttft", "ttfot", "tpot", "gap", "e2e")
 _MEDIANS = ("ttft", "ttfot", "tpot")
 FOUND = {
+    "data": "data_rate",
     "bandwidth": "bandwidth",
     "per node": "bandwidth_per_node",
     "first done": "bandwidth_first_done",
@@ -50,6 +50,8 @@ FOUND = {
     "bandwidth mean": "bandwidth_mean",
     "metadata mean": "metadata_mean",
     "accelerators busy": "accelerator_utilisation",
+    "first byte p50": "ttfb_p50",
+    "first byte p99": "ttfb_p99",
     "goodput": "goodput",
     "within limits": "attainment",
     "capacity": "capacity",
@@ -57,11 +59,12 @@ FOUND = {
     "TPOT, constrained / free": "tpot_constrained_ratio",
     "E2E, constrained / free": "e2e_constrained_ratio",
     "TTFT, first use less second": "first_use_ttft_extra",
-    "throughput, together / alone": "throughput_kept",
-    "p50, together / alone": "slowdown_p50",
-    "p99, together / alone": "slowdown_p99",
-    "TTFT p50, together / alone": "slowdown_ttft_p50",
+    "throughput kept": "throughput_kept",
+    "slowdown p50": "slowdown_p50",
+    "slowdown p99": "slowdown_p99",
+    "slowdown TTFT p50": "slowdown_ttft_p50",
 }
+_RARELY_READ = ("mean", "max")  # of a latency, where room is scarce
 _TAILS = ("p99", "p90")
 _RESULT = "result"
 
@@ -113,7 +116,7 @@ def probe_table(record: RunRecord) -> Table:
     measurements = probes(record)
     met = tuple(_met_cell(m) for m in measurements)
     lines = [*_lines(measurements, qualities_too=False), Line("limits", "", met)]
-    wanted = (*_RATES, *STREAM_RATES, "TTFT", "TPOT", "within limits", "limits")
+    wanted = (*RATES, *STREAM_RATES, "TTFT", "TPOT", "within limits", "limits")
     lines = [line for line in lines if line.name.startswith(wanted) and any(c.text for c in line.cells)]
     return rows_table(record, measurements, lines) if measurements else Table((), ())
 
@@ -123,10 +126,26 @@ def _lines(measurements: Sequence[Measurement], *, qualities_too: bool = True) -
         _shown(m, measurements) | (_qualities(m) if qualities_too and len(measurements) <= MANY else {})
         for m in measurements
     ]
-    order = [_RESULT, *STREAM_RATES, *_RATES, *percentiles(measurements, ("response", "service"))]
+    times = percentiles(measurements, ("response", "service"))
+    order = [_RESULT, *STREAM_RATES, *RATES, "data", "bandwidth", *times]
+    if len(measurements) > MANY and not any(map(is_streamed, measurements)):  # first columns are seen first
+        order = [_RESULT, *STREAM_RATES, *RATES, *FOUND, *times]
     present = dict.fromkeys(name for each in shown for name in each)
     names = [*(name for name in dict.fromkeys(order) if name in present), *present]
-    return [line_of(name, [each.get(name) for each in shown]) for name in dict.fromkeys(names)]
+    unwanted = _unwanted(shown)
+    kept = (name for name in dict.fromkeys(names) if name not in unwanted)
+    return [line_of(name, [each.get(name) for each in shown]) for name in kept]
+
+
+def _unwanted(shown: Sequence[Shown]) -> set[str]:
+    """Operations that are told as items; of many measurements also those beside items of every one."""
+    is_many = len(shown) > MANY
+    twice = [
+        "items" in each and "achieved" in each and (is_many or each["items"].value == each["achieved"].value)
+        for each in shown
+    ]
+    told = {"achieved"} if all(twice) and not any("offered" in each for each in shown) else set()
+    return told | (set(_RARELY_READ) if is_many else set())
 
 
 def _shown(measurement: Measurement, all_of_table: Sequence[Measurement]) -> dict[str, Metric]:
@@ -147,7 +166,7 @@ def _picked(measurement: Measurement, all_of_table: Sequence[Measurement]) -> di
         times = {p: found.name for p in labels if (found := latency(measurement, kind, p))}
         if all(map(measures_itself, all_of_table)):
             return {**_of_program(measurement), **times}
-        return {**_RATES, **times, **FOUND}
+        return {**RATES, **times, **FOUND}
     tail = _tail(all_of_table)
     times = {}
     for name in _TIMES:

@@ -80,7 +80,9 @@ def _row(cells: tuple[Cell, ...], number: str) -> str:
 def _words(cell: Cell) -> str:
     if cell.verdict and not cell.text:
         return badge(cell.verdict)
-    sign = f'<span class="tone {cell.verdict.value}">{SIGNS[cell.verdict]}</span> ' if cell.verdict else ""
+    sign = (
+        f'<span class="tone {cell.verdict.value}">{SIGNS[cell.verdict]}</span>&nbsp;' if cell.verdict else ""
+    )
     return sign + escape(cell.text) + (f"<small>{escape(cell.note)}</small>" if cell.note else "")
 
 

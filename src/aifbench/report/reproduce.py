@@ -15,7 +15,7 @@ def commands(record: RunRecord) -> str:
     kind, name = (str(record.service.get(key) or "") for key in ("kind", "name"))
     if "members" in record.service:
         return _again(record)
-    bench = f"bench {name or kind} {record.recipe.get('bench', '')}{_flags(asked(record))}"
+    bench = f"bench {name or kind} {record.recipe.get('bench', '')}{_flags(asked(record.recipe))}"
     steps = (*_deployment(record.service, kind, name or kind), bench, f"stop {name or kind}")
     return " \\\n  ".join(["aifbench", *map(shlex.quote, steps)]) if kind else ""
 
@@ -26,7 +26,7 @@ def bench_command(record: RunRecord, changes: Mapping[str, Any]) -> str:
     bench = str(record.recipe.get("bench") or "")
     if "members" in record.service:
         return ""
-    return f"bench {name} {bench}{_flags({**asked(record), **changes})}" if name and bench else ""
+    return f"bench {name} {bench}{_flags({**asked(record.recipe), **changes})}" if name and bench else ""
 
 
 def _again(record: RunRecord) -> str:
@@ -34,14 +34,14 @@ def _again(record: RunRecord) -> str:
     return f"aifbench 'run --again {record.run_id}'" if record.recipe.get("recipe_text") else ""
 
 
-def asked(record: RunRecord) -> dict[str, Any]:
-    """The recipe's options that were given by the user; all of them where the record does not tell."""
-    given = record.recipe.get("given")
-    return {
-        key: value
-        for key, value in record.recipe.items()
-        if key not in NOT_ASKED and (given is None or key in given)
-    }
+def asked(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, also to each of several services; all of them where no record tells."""
+    given = recipe.get("given")
+    wanted = (key for key in recipe if key not in NOT_ASKED and (given is None or key in given))
+    found = {key: recipe[key] for key in wanted}
+    if isinstance(members := recipe.get("members"), Mapping):
+        found["members"] = {role: asked(one) for role, one in members.items() if isinstance(one, Mapping)}
+    return found
 
 
 def is_attached(service: Mapping[str, Any]) -> bool:

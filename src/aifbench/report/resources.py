@@ -65,8 +65,8 @@ def shown_phases(record: RunRecord) -> list[int]:
 
 
 def name_of(node: NodeUse) -> str:
-    """`node3 (server and client)`."""
-    return f"{node.node} ({' and '.join(node.roles)})"
+    """`node3 (server, client)`."""
+    return f"{node.node} ({', '.join(node.roles)})"
 
 
 def resource_sentences(record: RunRecord) -> list[str]:
@@ -88,14 +88,22 @@ def resource_findings(record: RunRecord) -> list[str]:
 
 
 def _scarce(record: RunRecord) -> Iterator[str]:
+    """A sentence per node and kind, over all phases in which it was scarce."""
     for node in record.resources.nodes:
+        found: dict[str, list[tuple[float, str]]] = {}
         for i in shown_phases(record):
             if i < len(node.phases):
-                yield from (f"{name_of(node)}: {text} in phase {node.phases[i].phase}"
-                            for text in _scarce_in(node, node.phases[i]))  # fmt: skip
+                for words, percent in _scarce_in(node, node.phases[i]):
+                    found.setdefault(words, []).append((percent, node.phases[i].phase))
+        for words, where in found.items():
+            ends = dict.fromkeys(format_number(end(where)[0], 2) for end in (min, max))
+            phases = ", ".join(phase for _, phase in where)
+            text = words.format(" to ".join(ends))
+            yield f"{name_of(node)}: {text} in phase{'s' if len(where) > 1 else ''} {phases}"
 
 
-def _scarce_in(node: NodeUse, use: PhaseUse) -> Iterator[str]:
+def _scarce_in(node: NodeUse, use: PhaseUse) -> Iterator[tuple[str, float]]:
+    """Words with a place for the percentage, and the percentage."""
     mean = use.mean
     for name, limit, words in (
         ("cpu_percent", BUSY_CPU_PERCENT, "CPU {} % busy"),
@@ -104,10 +112,10 @@ def _scarce_in(node: NodeUse, use: PhaseUse) -> Iterator[str]:
         ("steal_percent", STOLEN_PERCENT, "{} % of the processors' time went to other virtual machines"),
     ):
         if mean.get(name, 0.0) >= limit:
-            yield words.format(format_number(mean[name], 2))
+            yield words, mean[name]
     share = 100 * use.max.get("memory_bytes", 0.0) / node.memory_bytes if node.memory_bytes else 0.0
     if share >= FULL_MEMORY_PERCENT:
-        yield f"memory {format_number(share, 2)} % full"
+        yield "memory {} % full", share
 
 
 def _ample(record: RunRecord) -> Iterator[str]:

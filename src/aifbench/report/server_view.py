@@ -58,7 +58,11 @@ def view_table(record: RunRecord) -> Table:
             continue
         ours = [m.metric(clients[is_open_loop(m)]) if clients else None for m in measurements]
         unit = next(metric.unit for metric in theirs if metric)
-        pairs = [cell for pair in zip(ours, theirs, strict=True) for cell in map(_view_cell, pair)]
+        pairs = [
+            cell
+            for our, their in zip(ours, theirs, strict=True)
+            for cell in (_view_cell(our), _view_cell(their, "bucket "))
+        ]
         rows.append((Cell(f"{words} ({unit})" if unit else words), *pairs))
     return Table(tuple(heads), tuple(rows))
 
@@ -73,8 +77,11 @@ def _view_of_many(record: RunRecord, measurements: Sequence[Measurement]) -> Tab
     return rows_table(record, measurements, lines)
 
 
-def _view_cell(metric: Metric | None) -> Cell:
-    return Cell("") if metric is None else Cell(value_text(metric), interval_text(metric))
+def _view_cell(metric: Metric | None, what: str = "") -> Cell:
+    """The server counts in buckets: what is known of its percentiles is the bucket in which they lie."""
+    if metric is None:
+        return Cell("")
+    return Cell(value_text(metric), f"{what}{interval_text(metric)}" if interval_text(metric) else "")
 
 
 _SAID = ("CAPACITY", "SERVER", "CLIENT", "LIMIT")

@@ -78,26 +78,15 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 
 def recipe_value(study: StudyView, key: str) -> Any:
-    """A top-level value of the recipe, None where it has none or is no YAML any more."""
+    """A top-level value of the recipe as it was typed, None where it has none or is no YAML any more."""
     try:
-        data = yaml.safe_load(study.record.recipe_text)
-    except yaml.YAMLError:
+        data = yaml.load(study.record.recipe_text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError):
         return None
     return data.get(key) if isinstance(data, Mapping) else None
 
 
-def baseline(study: StudyView) -> PointView | None:
-    """The point that others are compared with: as the recipe says, else the first."""
-    wanted = recipe_value(study, "baseline")
-    if isinstance(wanted, Mapping) and wanted:
-        for point in study.points:
-            if all(_is_same(point.settings.get(key), value) for key, value in wanted.items()):
-                return point
-    return study.points[0] if study.points else None
-
-
-def _is_same(setting: Any, value: Any) -> bool:
-    if str(setting) == str(value):
-        return True
-    first, second = number_of(setting), number_of(value)
-    return first is not None and first == second
+def baseline(study: StudyView, point: PointView) -> PointView | None:
+    """The point that this one is compared with; None for a baseline itself, or where there is none."""
+    index = study.record.baseline_of(point.index)
+    return None if index is None or index == point.index else study.points[index]

@@ -61,7 +61,7 @@ def _spread(spread: Spread) -> dict[str, Any]:
 def _judged(each: Judged) -> dict[str, Any]:
     ratio = each.comparison.ratio
     return {
-        "point": each.point.label, "metric": each.name, "word": each.word,
+        "point": each.point.label, "baseline": each.base.label, "metric": each.name, "word": each.word,
         "ratio": ratio and ratio.value, "low": ratio and ratio.low, "high": ratio and ratio.high,
         "p": each.comparison.p, "repeats_needed": each.comparison.repeats_needed,
     }  # fmt: skip

@@ -80,10 +80,10 @@ def _limit_ms(study: StudyView, base: str) -> float | None:
 
 def _load_sentence(drawn: dict[str, list[Mark]]) -> str:
     """What the highest percentile did between the lowest and the highest load."""
-    percentile, found = list(drawn.items())[-1]
-    first, last = found[0], found[-1]
+    found = list(drawn.values())[-1]
+    first, last, name = found[0], found[-1], metric_words(found[0].spread.metric)
     return (
-        f"The median {percentile} went from {number_text(first.spread.median)} ms at "
+        f"The median of {name} went from {number_text(first.spread.median)} ms at "
         f"{number_text(first.at)}/s to {number_text(last.spread.median)} ms at {number_text(last.at)}/s."
         + (" Rings: runs there are INVALID." if has_invalid(found) else "")
     )
@@ -153,10 +153,11 @@ def frontier(study: StudyView, along: Series) -> Figure | None:
 
 def _frontier_sentence(drawn: Sequence[Mark], along: Series, unit: str) -> str:
     load = {point.index: number_text(value, 4) for value, point in along.at}
-    most, first = max(drawn, key=lambda mark: mark.at), drawn[0]
-    words, tail = metric_words(first.spread.metric), first.spread.metric.unit
+    most = max(drawn, key=lambda mark: mark.at)
+    other = drawn[0] if most is not drawn[0] else drawn[-1]
+    words, tail = metric_words(most.spread.metric), most.spread.metric.unit
     return (
         f"The most work, {number_text(most.at)} {unit}, came at {along.axis} {load[most.point.index]} with a "
-        f"{words} of {number_text(most.spread.median)} {tail}; at {load[first.point.index]} it was "
-        f"{number_text(first.spread.median)} {tail}."
+        f"{words} of {number_text(most.spread.median)} {tail}; at {load[other.point.index]} it was "
+        f"{number_text(other.spread.median)} {tail}."
     )

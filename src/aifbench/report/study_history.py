@@ -7,8 +7,7 @@ from aifbench.report.content import Cell, Table, metric_words
 from aifbench.report.figures import draw_tails, tail_curve
 from aifbench.report.forest import Ratio, forest
 from aifbench.report.level_figures import LEFT, RIGHT, WIDTH, Figure
-from aifbench.report.study_axes import baseline
-from aifbench.report.study_content import Judged, rate_name
+from aifbench.report.study_content import Judged, one_baseline, rate_name
 from aifbench.report.study_plot import number_text
 from aifbench.report.study_points import PointView, StudyView, measurement
 from aifbench.report.svg import Panel, Scale, figure
@@ -36,7 +35,7 @@ def distribution_figure(study: StudyView) -> Figure | None:
         return None
     named = [(point.label or "all runs", curve) for point, curve in shown]
     left_out = len(curves) - len(shown)
-    more = f" {left_out} points between these are not drawn." if left_out else ""
+    more = f" {left_out} point{'s' * (left_out > 1)} between these not drawn." if left_out else ""
     caption = _tail_sentence(named) + more
     svg, caption = draw_tails("Latency distribution", named, caption)
     return Figure("Latency distribution", svg, caption, data=_tail_data(named))
@@ -92,9 +91,9 @@ def _tail_data(named: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Ta
     return Table(heads, tuple(rows))
 
 
-def comparison_figure(study: StudyView, judged: Sequence[Judged]) -> Figure | None:
-    """Each point against the baseline, metric by metric."""
-    first = baseline(study)
+def comparison_figure(judged: Sequence[Judged]) -> Figure | None:
+    """Each point against its baseline, metric by metric."""
+    first = one_baseline(judged)
     rows = [
         Ratio(
             f"{each.point.label}: {metric_words(each.spread.metric)}", ratio.value, ratio.low, ratio.high,
@@ -103,7 +102,7 @@ def comparison_figure(study: StudyView, judged: Sequence[Judged]) -> Figure | No
         for each in judged
         if (ratio := each.comparison.ratio)
     ]  # fmt: skip
-    if not rows or first is None:
+    if not rows:
         return None
     counts = {
         change: sum(each.is_quotable and each.comparison.change is change for each in judged)
@@ -112,8 +111,9 @@ def comparison_figure(study: StudyView, judged: Sequence[Judged]) -> Figure | No
     words = ", ".join(f"{n} {change.value}" for change, n in counts.items() if n)
     unjudged = sum(not each.is_quotable for each in judged)
     words = ", ".join(part for part in (words, f"{unjudged} not judged" if unjudged else "") if part)
-    caption = f"Of {len(judged)} comparisons with {first.label or 'the baseline'}: {words}."
-    title = f"Against {first.label}" if first.label else "Against the baseline"
+    name = first.label if first and first.label else "the baseline"
+    caption = f"Of {len(judged)} comparisons with {name}: {words}."
+    title = f"Against {name}"
     return forest(title, "ratio to the baseline (log axis)", rows, caption, judged[0].comparison.threshold)
 
 
@@ -148,7 +148,7 @@ def drift_figure(study: StudyView) -> Figure | None:
     y = Scale(100 * (1 - reach), 100 * (1 + reach), 246.0, 36.0)
     name = short_name(rate_name(study))
     panel = Panel(x, y, f"{name}, % of the median of its point", "runs in the order they were made")
-    panel.grid()
+    panel.grid(y_labels=[(v, f"{v:g}") for v in y.ticks(5)])
     panel.line([(x.low, 100.0), (x.high, 100.0)], "ideal")
     panel.line([(i, 100 * value) for i, value in enumerate(values, start=1)], "same")
     panel.marks([(i, 100 * value) for i, value in enumerate(values, start=1)], "dot-p50")

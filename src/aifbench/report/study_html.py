@@ -20,6 +20,7 @@ from aifbench.report.page import (
     section,
     table_html,
 )
+from aifbench.report.stage_view import NOTE, stages_of_points
 from aifbench.report.study_figures import load_figures
 from aifbench.report.study_history import (
     comparison_figure,
@@ -38,8 +39,9 @@ def study_html(study: StudyView) -> str:
         _top(study),
         section("What was measured", definitions(study_method.facts(study))),
         section("Results", _results(study)),
-        section("Against the baseline", _against(study, judged)),
-        section("Other measurements", _others(study)),
+        section("Against the baseline", _against(judged)),
+        section("Where the time goes", _stages(study)),
+        section("Other measurements", _table(told.other_table(study))),
         section("Failed trials", _table(told.failures(study), "words")),
         section("Figures", "".join(map(figure_html, study_figures(study, judged)))),
         section("Validity", _table(told.doubts(study), "words")),
@@ -57,7 +59,7 @@ def study_figures(study: StudyView, judged: Sequence[told.Judged]) -> list[Figur
     """Those that apply, in the order of reading."""
     found = [
         *load_figures(study), *scaling_figures(study), distribution_figure(study),
-        comparison_figure(study, judged), interference_figure(study), drift_figure(study),
+        comparison_figure(judged), interference_figure(study), drift_figure(study),
     ]  # fmt: skip
     return [drawn for drawn in found if drawn is not None]
 
@@ -95,18 +97,19 @@ def _cards(study: StudyView) -> str:
 def _results(study: StudyView) -> str:
     if not study.shown:
         return "<p>No run has numbers.</p>"
-    return table_html(told.result_table(study)) + bullets(study_method.reading(study))
+    return table_html(told.result_table(study), "wide") + bullets(study_method.reading(study))
 
 
-def _against(study: StudyView, judged: Sequence[told.Judged]) -> str:
+def _against(judged: Sequence[told.Judged]) -> str:
     if not judged:
         return ""
-    note = f'<p class="soft">{escape(study_method.against(study, judged))}</p>'
-    return table_html(told.comparison_table(study, judged)) + note
+    note = f'<p class="soft">{escape(study_method.against(judged))}</p>'
+    return table_html(told.comparison_table(judged)) + note
 
 
-def _others(study: StudyView) -> str:
-    return "".join(f"<h3>{escape(name)}</h3>{table_html(table)}" for name, table in told.other_tables(study))
+def _stages(study: StudyView) -> str:
+    table = stages_of_points(study)
+    return f'{table_html(table)}<p class="soft">{escape(NOTE)}</p>' if table.rows else ""
 
 
 def _table(table: content.Table, css: str = "") -> str:

@@ -4,6 +4,7 @@ from aifbench.report import content, study_method
 from aifbench.report import study_content as told
 from aifbench.report.guidance_study import study_advice
 from aifbench.report.markdown_parts import bullets, fenced, guidance, pairs, safe, section, table_text
+from aifbench.report.stage_view import stages_of_points
 from aifbench.report.study_html import study_figures
 from aifbench.report.study_points import StudyView
 
@@ -22,8 +23,9 @@ def study_markdown(study: StudyView) -> str:
         bullets(_headline(study)),
         section("What was measured", bullets(pairs(study_method.facts(study)))),
         section("Results", _results(study)),
-        section("Against the baseline", table_text(told.comparison_table(study, judged)) if judged else ""),
-        section("Other measurements", _others(study)),
+        section("Against the baseline", table_text(told.comparison_table(judged)) if judged else ""),
+        section("Where the time goes", _rows(stages_of_points(study), is_text=False)),
+        section("Other measurements", _rows(told.other_table(study), is_text=False)),
         section("Failed trials", _rows(told.failures(study))),
         section("Findings", bullets(findings)),
         section("Validity", _rows(told.doubts(study))),
@@ -59,9 +61,5 @@ def _results(study: StudyView) -> str:
     return f"{table_text(told.result_table(study))}\n\n{read}"
 
 
-def _others(study: StudyView) -> str:
-    return "\n\n".join(f"### {safe(name)}\n\n{table_text(table)}" for name, table in told.other_tables(study))
-
-
-def _rows(table: content.Table) -> str:
-    return table_text(table, is_text=True) if table.rows else ""
+def _rows(table: content.Table, *, is_text: bool = True) -> str:
+    return table_text(table, is_text=is_text) if table.rows else ""

@@ -1,14 +1,24 @@
 """How a study was made, how to read its numbers, where it ran, and how to make it again."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from aifbench.report import content
+from aifbench.report import facts as run_facts
 from aifbench.report.content import Cell, Table, headline, metric_words, with_unit
-from aifbench.report.study_axes import baseline, recipe_value, short_key
-from aifbench.report.study_content import Judged, any_measurement, times
+from aifbench.report.reproduce import address
+from aifbench.report.study_axes import recipe_value, short_key
+from aifbench.report.study_content import (
+    Judged,
+    any_measurement,
+    is_faultless,
+    one_baseline,
+    shown_names,
+    times,
+)
 from aifbench.report.study_points import StudyView
+from aifbench.results.compared import FAMILY
 from aifbench.results.record import RunRecord
 
 _CHANGING = ("load", "time")  # of a machine from one minute to the next
@@ -17,38 +27,55 @@ _MOST_VALUES = 6
 
 def facts(study: StudyView) -> list[tuple[str, str]]:
     """The recipe in short, what was varied, and when."""
-    first = next((run for point in study.shown for run in point.used), None)
-    shared = content.facts(_common(study, first)) if first else []
-    wanted = ("service", "started as", "benchmark", "found")
+    runs = [run for point in study.shown for run in point.used]
+    common = _common(study, runs) if runs else None
+    roles = [*common.service.get("members", ())] if common else []
+    wanted = ("service", "started as", "benchmark", "found", *roles)
+    shared = run_facts.facts(common) if common else []
     asked = {key: recipe_value(study, key) for key in ("order", "repeats", "seed", "slo", "baseline")}
-    options = ", ".join(f"{key} {value}" for key, value in asked.items() if value not in (None, ""))
+    options = ", ".join(f"{key} {_plain(value)}" for key, value in asked.items() if value not in (None, ""))
     lines = [
         ("recipe", study.record.recipe_file),
-        *((name, text) for name, text in shared if name in wanted),
+        *((name, text) for name, text in shared if name.partition(":")[0] in wanted),
         *((f"varied: {key}", ", ".join(map(str, values))) for key, values in study.axes.items()),
         ("design", options),
-        ("when", _when(study)),
+        ("when", run_facts.span(study.record.created_utc, study.record.ended_utc)),
     ]
     return [(name, text) for name, text in lines if text]
 
 
-def _common(study: StudyView, run: RunRecord) -> RunRecord:
-    """What all runs share: without what was varied, and without what is of one job only."""
-    varied = {short_key(key) for key in study.axes}
-    recipe = {key: value for key, value in run.recipe.items() if key not in varied}
-    service = {key: value for key, value in run.service.items() if key not in _OF_ONE_JOB}
-    options = service.get("options")
-    if isinstance(options, Mapping):
-        service["options"] = {key: value for key, value in options.items() if key not in varied}
-    return replace(run, recipe=recipe, service=service)
+def _plain(value: Any) -> str:
+    """`clients=4` of a mapping, as points are called."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={each}" for key, each in value.items())
+    return str(value)
+
+
+def _common(study: StudyView, runs: Sequence[RunRecord]) -> RunRecord:
+    """What all runs share: without what was varied or found anew, and without what is of one job only."""
+    unwanted = {*(short_key(key) for key in study.axes), *_OF_ONE_JOB}
+    recipe = _shared([run.recipe for run in runs], unwanted)
+    service = _shared([run.service for run in runs], unwanted)
+    if address(runs[0].service.get("endpoint")).startswith("file:"):
+        service.pop("authentication", None)
+    return replace(runs[0], recipe=recipe, service=service)
+
+
+def _shared(found: Sequence[Any], unwanted: Collection[str]) -> dict[str, Any]:
+    """The entries that are the same in all of these mappings, at any depth."""
+    kept: dict[str, Any] = {}
+    for key, value in found[0].items():
+        values = [each.get(key) for each in found]
+        if key in unwanted:
+            continue
+        if all(isinstance(each, Mapping) for each in values):
+            kept[key] = _shared(values, unwanted)
+        elif all(each == value for each in values):
+            kept[key] = value
+    return kept
 
 
 _OF_ONE_JOB = ("job_id", "ready_after_s", "endpoint")
-
-
-def _when(study: StudyView) -> str:
-    begin, end = study.record.created_utc, study.record.ended_utc
-    return f"{begin} to {end}" if end else begin
 
 
 def reading(study: StudyView) -> list[str]:
@@ -60,9 +87,12 @@ def reading(study: StudyView) -> list[str]:
     ]
     left_out = sum(point.left_out for point in study.shown)
     if left_out:
-        lines.append(
-            f"{left_out} INVALID runs of points with better ones are counted, and left out of numbers."
-        )
+        are = "runs of points with better ones are" if left_out > 1 else "run of a point with better ones is"
+        lines.append(f"{left_out} INVALID {are} counted, and left out of numbers.")
+    if any(point.spread(name) is None for point in study.shown for name in shown_names(study)):
+        lines.append("A dash: no run of the point can tell, such as a percentile of too few operations.")
+    if is_faultless(study):
+        lines.append("No operation of these failed.")
     if any(point.is_invalid for point in study.shown):
         lines.append(
             "Points marked ✕ have only INVALID runs: their numbers are shown, and must not be quoted."
@@ -70,10 +100,10 @@ def reading(study: StudyView) -> list[str]:
     return lines
 
 
-def against(study: StudyView, judged: Sequence[Judged]) -> str:
+def against(judged: Sequence[Judged]) -> str:
     """What the words of the comparison mean here."""
-    first = baseline(study)
-    name = first.label if first and first.label else "the first point"
+    first = one_baseline(judged)
+    name = (first.label or "the first point") if first else "the same point with the baseline's settings"
     threshold = 100 * judged[0].comparison.threshold
     return (
         f"Ratios to {name} with intervals of 95 %. Improved and regressed need an adjusted p below 5 % and a "
@@ -88,20 +118,22 @@ def method(study: StudyView) -> list[str]:
     repeats = f"{runs[0]} to {runs[-1]}" if len(runs) > 1 else str(runs[0]) if runs else "no"
     order = recipe_value(study, "order") or "shuffled"
     lines = [
-        f"The run is the unit: {repeats} runs of each point count, made in {order} order, each one value per "
-        "metric. Operations inside of a run are not independent and are never pooled over runs.",
+        f"The run is the unit: {repeats} run{'s' * (repeats != '1')} of each point count, made in {order} "
+        "order, each one value per metric. Operations inside of a run are not independent and are never "
+        "pooled over runs.",
         "Intervals of a median are order statistics: 95 % from 6 runs on; of fewer runs it is their range, "
         "which encloses the median with 50 % (2 runs), 75 % (3), 87.5 % (4) or 93.75 % (5).",
         "CV is the standard deviation between runs divided by their mean.",
         "Points are compared by the exact Mann-Whitney test; ratios are Hodges-Lehmann estimates on "
-        "logarithms with the interval that inverts the test; p is adjusted by Holm over the "
-        "comparisons of one metric.",
+        f"logarithms with the interval that inverts the test. {FAMILY} The command compare says the same "
+        "of two points.",
         "A run that missed a validity check by far is INVALID and its numbers do not count, unless its point "
         "has no others. Failed trials are listed and never repeated in silence.",
     ]
     first = any_measurement(study)
     if first:
-        lines.append(f"Load: {content.load_text(first)}; {first.via} client.")
+        where = f" at {study.shown[0].label}" if study.shown[0].label else ""
+        lines.append(f"Load{where}: {run_facts.load_text(first)}.")
     return lines
 
 
@@ -112,10 +144,10 @@ def provenance(
     runs = study.runs
     if not runs:
         return [], []
-    groups = content.provenance(runs[0])
+    groups = run_facts.provenance(runs[0])
     values: dict[tuple[str, str], dict[str, None]] = {}
     for run in runs:
-        for group, lines in content.provenance(run):
+        for group, lines in run_facts.provenance(run):
             for name, text in lines:
                 values.setdefault((group, name), {})[text] = None
     differing = [

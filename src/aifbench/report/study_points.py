@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from aifbench.report.content import measured
-from aifbench.results.headline import main_measurement
+from aifbench.results.headline import in_requests, is_streamed, main_measurement
 from aifbench.results.record import Measurement, Metric, RunRecord, RunState, Verdict
 from aifbench.results.study import StudyRecord, Trial, TrialState
 from aifbench.stats.intervals import quantile_interval_ranks
@@ -110,8 +110,8 @@ class PointView:
         return self.spread_of(lambda m: m.metric(name), key)
 
     def spread_of(self, find: Find, key: Key | None = None) -> Spread | None:
-        metrics = (find(m) for m in self.measurements(key))
-        return Spread.of([metric for metric in metrics if metric is not None and metric.value is not None])
+        found = [(m, metric) for m in self.measurements(key) if (metric := find(m)) is not None]
+        return Spread.of([in_requests(metric) if is_streamed(m) else metric for m, metric in found])
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def scaling_figure(study: StudyView, along: Series) -> Figure | None:
     x = logarithmic([mark.at for mark in drawn], LEFT, RIGHT)
     y = linear(values(drawn), 376.0, 66.0)
     panel = Panel(x, y, f"{metric_words(metric)} ({metric.unit})", along.axis)
-    panel.grid(y_labels=[(v, number_text(v, 4)) for v in y.ticks()])
+    panel.grid(y_labels=[(v, number_text(v, 4)) for v in y.ticks()], x_at=[mark.at for mark in drawn])
     per_one = first.spread.median / first.at
     end = min(last.at, y.high / per_one) if per_one > 0 else last.at
     panel.line([(n, per_one * n) for n in _steps(first.at, end)], "ideal")
@@ -50,7 +50,7 @@ def scaling_figure(study: StudyView, along: Series) -> Figure | None:
     draw(panel, drawn, "work", is_joined=isinstance(fitted, Refusal))
     panel.legend(entries(legend, invalid=has_invalid(drawn)), 18)
     title = f"Scaling over {along.axis}" + (f", {along.others}" if along.others else "")
-    caption = f"{_speed_up(drawn, along.axis)} {_law_words(fitted, along.axis)}"
+    caption = f"{_speed_up(drawn, along.axis)} {_law_words(fitted, along.axis, len(drawn))}".strip()
     svg = figure(WIDTH, 416, title, caption, [panel])
     return Figure(title, svg, caption, data=_data(drawn, along.axis))
 
@@ -73,9 +73,9 @@ def _speed_up(drawn: list[Mark], axis: str) -> str:
     )
 
 
-def _law_words(fitted: Scaling | Refusal, axis: str) -> str:
+def _law_words(fitted: Scaling | Refusal, axis: str, levels: int) -> str:
     if isinstance(fitted, Refusal):
-        return f"No scalability law was fitted: {fitted.reason}."
+        return f"No scalability law was fitted: {fitted.reason}." if levels > 2 else ""
     sigma, kappa = fitted.sigma, fitted.kappa
     told = (
         f"The fitted law has a contention of {number_text(sigma.value)} {_interval(sigma.low, sigma.high)} "

@@ -15,6 +15,7 @@ Point = tuple[float, float | None]
 
 _MOST_DOTS = 600
 _WIDE = 3.0  # between the ends of a log scale; below, even steps are as good and there are enough of them
+LEGEND_ROW_PX = 20.0
 CHAR_PX = 7.0  # mean advance of 12 px sans-serif text, for placing legends
 
 
@@ -91,24 +92,33 @@ class Panel:
     x_title: str = ""
     parts: list[str] = field(default_factory=list)
 
-    def grid(self, *, x_labels: bool = True, y_labels: Sequence[tuple[float, str]] | None = None) -> None:
+    def grid(
+        self,
+        *,
+        x_labels: bool = True,
+        y_labels: Sequence[tuple[float, str]] | None = None,
+        x_at: Sequence[float] = (),
+    ) -> None:
         """Horizontal lines with the y values, x values below, and the panel's title above."""
         left, right = self.x.start_px, self.x.end_px
-        for value, text in y_labels or [(v, format_number(v)) for v in self.y.ticks(3)]:
+        for value, text in y_labels or [(v, format_number(v)) for v in self.y.ticks(4)]:
             y = _px(self.y.at(value))
             self.parts.append(f'<path class="grid" d="M{_px(left)} {y}H{_px(right)}"/>')
             self.text(left - 8, self.y.at(value) + 4, text, "tick end")
         if x_labels:
-            self.x_axis()
+            self.x_axis(x_at)
         self.text(0, self.y.end_px - 12, self.title, "name")
 
-    def x_axis(self) -> None:
-        """Values below the panel, and the name of the quantity."""
-        bottom = self.y.start_px
-        for value in self.x.ticks(8):
-            x = self.x.at(value)
+    def x_axis(self, at: Sequence[float] = ()) -> None:
+        """Values below the panel, round ones or those of `at`, and the name of the quantity."""
+        bottom, free_px = self.y.start_px, -math.inf
+        for value in sorted(at) or self.x.ticks(8):
+            x, text = self.x.at(value), format_number(value)
             self.parts.append(f'<path class="axis" d="M{_px(x)} {_px(bottom)}v4"/>')
-            self.text(x, bottom + 17, format_number(value), "tick mid")
+            half_px = len(text) * CHAR_PX / 2
+            if x - half_px > free_px:
+                self.text(x, bottom + 17, text, "tick mid")
+                free_px = x + half_px
         self.text(self.x.end_px, bottom + 34, self.x_title, "tick end")
 
     def line(self, points: Iterable[Point], css: str) -> None:
@@ -187,14 +197,23 @@ class Panel:
         x = self.x.end_px
         for text, css in reversed(entries):
             x -= len(text) * CHAR_PX
-            self.text(x, y, text, "tick")
-            if css.startswith("ring"):
-                self.spot(x - 14, y - 4, css.removeprefix("ring").strip(), is_hollow=True)
-                x -= 46
-                continue
-            kind, sample = ("mark", "m13 0h0") if css.startswith("dot") else ("line", "h20")
-            self.parts.append(f'<path class="{kind} {css}" d="M{_px(x - 27)} {_px(y - 4)}{sample}"/>')
+            self._entry(x, y, text, css)
             x -= 46
+
+    def legend_rows(self, entries: Sequence[tuple[str, str]], y_px: float) -> None:
+        """(text, css) pairs below one another, the longest of which ends at the panel's right edge."""
+        x = self.x.end_px - max(len(text) for text, _ in entries) * CHAR_PX
+        for i, (text, css) in enumerate(entries):
+            self._entry(x, y_px + LEGEND_ROW_PX * i, text, css)
+
+    def _entry(self, x_px: float, y_px: float, text: str, css: str) -> None:
+        """The sample of a line, dot or ring, and its name from `x_px` on."""
+        self.text(x_px, y_px, text, "tick")
+        if css.startswith("ring"):
+            self.spot(x_px - 14, y_px - 4, css.removeprefix("ring").strip(), is_hollow=True)
+            return
+        kind, sample = ("mark", "m13 0h0") if css.startswith("dot") else ("line", "h20")
+        self.parts.append(f'<path class="{kind} {css}" d="M{_px(x_px - 27)} {_px(y_px - 4)}{sample}"/>')
 
 
 def figure(width_px: int, height_px: int, title: str, description: str, panels: Iterable[Panel]) -> str:

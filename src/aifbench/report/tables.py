@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from aifbench.report import content, numbers
+from aifbench.report import content, facts, numbers
 from aifbench.report.content import Cell, Table, interval_text, value_text
 from aifbench.report.score_words import score_sentences
 from aifbench.report.server_view import statements
@@ -19,7 +19,7 @@ WIDTH = 98
 def run_text(record: RunRecord) -> str:
     """The whole run: what it is, its measurements, the steps of a search, and the verdict."""
     measurements = content.measured(record)
-    if len(measurements) > (2 if all(map(is_streamed, measurements)) else numbers.MANY):
+    if len(measurements) > (2 if all(map(is_streamed, measurements)) else content.MANY):
         results = [_many(record, measurements)]
     else:
         results = [_measurement(record, m) for m in measurements]
@@ -29,7 +29,9 @@ def run_text(record: RunRecord) -> str:
 
 def _header(record: RunRecord) -> str:
     lines = [f"{content.title(record)}   run {record.run_id}"]
-    lines += [_hanging(f"  {name:<11}", text) for name, text in content.brief_facts(record)]
+    known = facts.brief_facts(record)
+    width = max([10, *(len(name) for name, _ in known)])
+    lines += [_hanging(f"  {name:<{width}} ", text) for name, text in known]
     return "\n".join(lines)
 
 
@@ -41,7 +43,7 @@ def _measurement(record: RunRecord, measurement: Measurement) -> str:
     """One measurement: how it was loaded, its numbers with intervals, its errors, and what to doubt."""
     notes = numbers.notes(record, [measurement])
     blocks = [
-        textwrap.fill(content.load_text(measurement), WIDTH - 2),
+        textwrap.fill(facts.load_text(measurement), WIDTH - 2),
         _number_table(measurement),
         _lines(_latency_table(measurement), *(_hanging("- ", n) for n in notes)),
         _lines(*(_hanging("", sentence) for sentence in statements(measurement))),
@@ -62,8 +64,10 @@ def _many(record: RunRecord, measurements: Sequence[Measurement]) -> str:
         for m in measurements
         for count, text in content.error_texts(m, 2)
     ]
+    table, left_out = _fitting(numbers.narrow_table(record))
+    more = f"not shown: {', '.join(left_out)}; `report` has every number" if left_out else ""
     blocks = [
-        _rows(numbers.narrow_table(record)),
+        _lines(_rows(table), more and f"\n{_hanging('', more)}"),
         _lines(*(_hanging("", sentence) for sentence in score_sentences(record))),
         _lines(*(_hanging("- ", note) for note in numbers.notes(record, measurements))),
         _lines(*(_hanging("", f"{where}: {sentence}") for sentence in told)),
@@ -76,6 +80,24 @@ def _many(record: RunRecord, measurements: Sequence[Measurement]) -> str:
 def _probes(record: RunRecord) -> str:
     table = numbers.probe_table(record)
     return _lines("probes (no part of the verdict)", _indented(_rows(table))) if table.rows else ""
+
+
+def _fitting(table: Table) -> tuple[Table, list[str]]:
+    """The table without the columns that are asked for least, until it fits; and what these are."""
+    names = [cell.text for cell in table.headers]
+    spared = list(dict.fromkeys([*(name for name in _SPARED if name in names), *reversed(names[_KEPT:])]))
+    left_out: list[str] = []
+    shown = table
+    while spared and max(map(len, _rows(shown).splitlines())) > WIDTH:
+        left_out.append(spared.pop(0))
+        kept = [i for i, name in enumerate(names) if name not in left_out]
+        heads, *rows = (tuple(row[i] for i in kept) for row in (table.headers, *table.rows))
+        shown = Table(heads, tuple(rows))
+    return shown, [name for name in names if name in left_out]
+
+
+_KEPT = 3  # columns that are always shown: name, verdict, and one number
+_SPARED = ("max", "mean", "p99.99", "p99.9", "p90", "gap p99", "gap p90", "first done", "offered")
 
 
 def _rows(table: Table) -> str:
