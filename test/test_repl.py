@@ -4,6 +4,7 @@ import os
 import tempfile
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 from test.fakes.session import FakeSession
@@ -46,7 +47,10 @@ class Commands(ShellCase):
         self.assertEqual(
             [line.split()[3] for line in out.splitlines()[:3]], ["QUEUED", "STARTING", "READY"], out
         )
-        self.assertEqual(out.splitlines()[3:], ["chroma is ready at http://127.0.0.1:8000 after 12.3 s"])
+        self.assertEqual(
+            out.splitlines()[3:],
+            ["chroma is ready at http://127.0.0.1:8000 after 12.3 s", "  next: bench chroma"],
+        )
         self.assertEqual(self.session.called("check"), [("chroma", 120.0)])
 
     def test_wait_without_a_time_is_ten_minutes(self) -> None:
@@ -60,7 +64,7 @@ class Commands(ShellCase):
         self.shell.stdout = terminal
         with mock.patch.dict(os.environ, TERM="xterm"):
             self.shell.onecmd_plus_hooks("check chroma --wait 1m")
-        self.assertEqual(terminal.getvalue().count("\n"), 1)
+        self.assertEqual(terminal.getvalue().count("\n"), 2)
         self.assertIn("\r\x1b[Kchroma is ready", terminal.getvalue())
 
     def test_logs_and_following_them(self) -> None:
@@ -84,7 +88,8 @@ class Commands(ShellCase):
         self.assertIs(values["cold"], True)
         self.assertIn("search: poisson 2000/s, 60 s", out)
         self.assertIn("recall@10 0.991", out)
-        self.assertIn("VALID", out.splitlines()[-1])
+        self.assertIn("VALID", out.splitlines()[-2])
+        self.assertEqual(out.splitlines()[-1], "  next: report last, or save last")
 
     def test_calibrate_needs_no_service(self) -> None:
         out, error = self.run_line("calibrate --clients 256 --itl 5ms")
@@ -145,7 +150,9 @@ class Attaching(ShellCase):
         self.assertEqual((values["name"], values["key_file"], values["ca_file"]), ("theirs", "/k", "/c"))
         row = self.run_line("status")[0].splitlines()[1].split()
         self.assertEqual(row[:4], ["theirs", "postgres", "READY", "attached"])
-        self.assertEqual(self.run_line("check")[0], "theirs is ready at http://127.0.0.1:8000\n")
+        self.assertEqual(
+            self.run_line("check")[0], "theirs is ready at http://127.0.0.1:8000\n  next: bench theirs\n"
+        )
         self.assertEqual(self.run_line("stop")[0], "theirs detached; what somebody else started goes on\n")
 
     def test_what_cannot_be_attached_is_told(self) -> None:
@@ -264,6 +271,12 @@ class BadInput(ShellCase):
         self.assertEqual(self.shell.outcome, 0)
 
 
+class Redirection(ShellCase):
+    def test_says_what_cannot_be_written_and_why(self) -> None:
+        self.assert_fails("status > /nonexistent/file", 2, "cannot write /nonexistent/file: No such file")
+        self.assert_fails("status >", 2, "> needs a file")
+
+
 class Help(ShellCase):
     def test_overview_lists_every_visible_command_once(self) -> None:
         out, _ = self.run_line("help")
@@ -296,6 +309,14 @@ class Help(ShellCase):
         self.assertIn("--shards", out)
         self.assertNotIn("--shards", self.run_line("help start chroma")[0])
         self.assertIn("(default 50)", self.run_line("help bench chroma")[0])
+
+    def test_services_and_workloads_are_listed_one_a_line(self) -> None:
+        lines = [line.split() for line in self.run_line("help bench")[0].splitlines()]
+        self.assertIn(["chroma", "all,", "ingest,", "search,", "mixed"], lines)
+        self.assertIn(
+            "postgres",
+            [line[0] for line in map(str.split, self.run_line("help start")[0].splitlines()) if line],
+        )
 
     def test_few_settings(self) -> None:
         self.assertEqual(set(self.shell.settables), {"allow_style", "echo", "errexit", "timing"})
@@ -340,6 +361,17 @@ class Completion(ShellCase):
         self.session.become("b", Stage.ENDED)
         self.assertEqual(self.offered("bench "), ["chroma", "all", "ingest", "search", "mixed"])
         self.assertEqual(self.offered("bench search --du"), ["--duration"])
+        self.assertEqual(self.shell.complete("", "bench search ", 13, 13).error, "")
+
+    def test_help_of_a_service_and_paths(self) -> None:
+        self.assertEqual(self.offered("help start p"), ["postgres"])
+        self.assertEqual(self.offered("attach postgres http://h --key-file /us"), ["/usr/"])
+
+    def test_only_runs_are_called_last_in_a_report(self) -> None:
+        study = SimpleNamespace(study_id="20261120-131450-ef-search-a3f0", done=1, pending=0)
+        self.session.studies = lambda: [study]  # type: ignore[attr-defined]
+        found = [item.text for item in self.shell.complete("", "report ", 7, 7)]
+        self.assertEqual(found, ["last", study.study_id])
 
     def test_runs_come_newest_first_with_a_word_about_each(self) -> None:
         self.run_line("bench chroma")

@@ -107,7 +107,8 @@ class Completion(ShellCase):
         self.shell = self.make_shell(is_interactive=True)
         self.shell.read_input = read  # type: ignore[method-assign, assignment]
         self.run_line("start chroma")
-        self.assertEqual([list(each) for each in given], [[], ["completer"], ["choices"]])
+        offered = [[key for key, value in each.items() if value] for each in given]
+        self.assertEqual(offered, [[], ["completer"], ["choices"]])
         complete = given[1]["completer"]
         assert callable(complete)
         found = complete(self.shell, "/us", "/us", 0, 3)

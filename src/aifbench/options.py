@@ -76,9 +76,13 @@ def size_option(
 
 
 def nearest(text: str, valid: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` when a valid word is close to `text`, else nothing."""
-    matches = difflib.get_close_matches(text, list(valid), n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""
+    """` (did you mean 'x'?)` when a valid word is close to `text`, else nothing.
+
+    The dashes that all options begin with make none of them closer.
+    """
+    words = {word.lstrip("-"): word for word in valid}
+    matches = difflib.get_close_matches(text.lstrip("-"), words, n=1)
+    return f" (did you mean {words[matches[0]]!r}?)" if matches else ""
 
 
 def resolve_options(options: Iterable[Option], given: Mapping[str, Any]) -> dict[str, Any]:

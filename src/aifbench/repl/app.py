@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from aifbench import __version__
 from aifbench.config import SCHEDULERS, Config, load_config
-from aifbench.errors import BenchError
+from aifbench.errors import BenchError, UsageError
 from aifbench.repl.exit_codes import FAILURE, INTERRUPTED
 
 if TYPE_CHECKING:
@@ -117,12 +117,19 @@ def command_lines(words: Sequence[str], known: Sequence[str]) -> list[str]:
     """The commands in the program's arguments.
 
     Each argument is one command, unless only the first is: `results verdict=VALID` is one command
-    in two arguments, `status quit` is two, and `help start` asks for help.
+    in two arguments, `status quit` is two, and `help start` asks for help. Raises UsageError for an
+    option between several commands.
     """
     if not words:
         return []
     is_command = [word.partition(" ")[0] in known for word in words]
     is_one = words[0] in known and (words[0] == "help" or not any(is_command[1:]))
+    loose = next((word for word in words if word.startswith("-")), "")
+    if words[0] in known and loose and not is_one:
+        raise UsageError(
+            f"{loose} stands between several commands",
+            hint='quote each command with its options: aifbench status "results --limit 5"',
+        )
     return [shlex.join(words)] if is_one else list(words)
 
 

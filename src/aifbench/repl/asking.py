@@ -1,21 +1,15 @@
 """Asking a person for options, one after another, when a command was typed without any."""
 
-import os
 from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING
-
-import cmd2
 
 from aifbench.errors import UsageError
 from aifbench.options import Option
-from aifbench.repl.parsers import help_of
+from aifbench.repl.parsers import help_of, path_completer
 from aifbench.repl.topic import Interrupted
 
 if TYPE_CHECKING:
     from aifbench.repl.shell import Shell
-
-_PATHS = ("DIR", "FILE")
 
 
 def ask(shell: "Shell", options: Iterable[Option]) -> dict[str, str]:
@@ -46,7 +40,4 @@ def _read(shell: "Shell", option: Option) -> str:
     prompt = f"{option.name}: {help_of(option)}: "
     if option.choices:
         return shell.read_input(prompt, choices=option.choices)
-    if option.metavar in _PATHS:
-        fits = os.path.isdir if option.metavar == "DIR" else None
-        return shell.read_input(prompt, completer=partial(cmd2.Cmd.path_complete, path_filter=fits))
-    return shell.read_input(prompt)
+    return shell.read_input(prompt, completer=path_completer(option))

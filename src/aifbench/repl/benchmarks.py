@@ -44,16 +44,22 @@ class Benchmarks(Topic):
         arguments = parse(self._cmd, self._parser(kind, name), rest)
         bench = arguments.workload or self._benches(kind)[0]
         values = given(arguments, self.session.bench_options(kind))
-        advice = f"what was measured is kept (`show last`); {name} goes on, `stop {name}` ends it"
+        advice = f"{name} goes on; `stop {name}` ends it"
         with on_interrupt(advice), self.progress() as progress:
             record = self.session.bench(name, bench, values, progress)
-        self._show(record)
+        self._cmd.poutput(self.session.run_text(record.run_id))
+        if record.verdict is not Verdict.INVALID:
+            self._cmd.poutput("  next: report last, or save last")
+        self._conclude(record)
 
     def complete_bench(self, text: str, line: str, begidx: int, endidx: int) -> Completions:
         words = self._cmd.tokens_for_completion(line, begidx, endidx)[0][1:]
-        kind = self._kind_of(words[0]) if len(words) > 1 else ""
+        first = words[0] if len(words) > 1 else ""
+        kind, alone = self._kind_of(first), self._alone()
         if kind and self.session.bench_names(kind):
-            parser, words = self._parser(kind, words[0]), words[1:]
+            parser, words = self._parser(kind, first), words[1:]
+        elif alone and first in self.session.bench_names(self._kind_of(alone)):
+            parser = self._parser(self._kind_of(alone), alone)
         else:
             parser = self._first_word_parser()
         return self._cmd.complete_with(parser, text, line, begidx, endidx, words)
@@ -72,12 +78,13 @@ class Benchmarks(Topic):
     @with_argparser(_quickstart_parser)
     def do_quickstart(self, _args: Namespace) -> None:
         """Deploy, measure, stop and save, all in one."""
-        advice = "what was measured is kept (`show last`); `status` lists what is still running"
+        advice = "`status` lists what is still running"
         with on_interrupt(advice), self.progress() as progress:
             record, archive = self.session.quickstart(progress)
-        self._show(record)
+        self._cmd.poutput(self.session.run_text(record.run_id))
         self._cmd.poutput(f"see {self.session.run_directory(record.run_id) / 'report.html'}")
         self._cmd.poutput(f"saved {archive}")
+        self._conclude(record)
 
     def _aim(self, words: list[str]) -> tuple[str, str, list[str]]:
         """Service, its kind, and the words left. A first word that names no service is a workload."""
@@ -111,8 +118,12 @@ class Benchmarks(Topic):
 
     def _only_benched(self) -> str:
         """The only running service, not counting those without a benchmark."""
+        return self._alone() or self.only_service()
+
+    def _alone(self) -> str:
+        """The one running service that has a benchmark; empty when there is none, or another."""
         names = [name for name in self.session.instances() if self.session.bench_names(self._kind_of(name))]
-        return names[0] if len(names) == 1 else self.only_service()
+        return names[0] if len(names) == 1 else ""
 
     def _parser(self, kind: str, name: str) -> Parser:
         benches = self._benches(kind)
@@ -134,29 +145,30 @@ class Benchmarks(Topic):
     def _first_word_parser(self) -> Parser:
         """For the word after `bench`: a service, or, when there is only one, its workloads and options."""
         kinds = [kind for kind in self.session.kinds() if self.session.bench_names(kind)]
-        listed = "; ".join(f"{kind}: {', '.join(self.session.bench_names(kind))}" for kind in kinds)
         parser = Parser(
             "Load a service and measure it. The only running service need not be named. "
             "Each service has its own options: `help bench SERVICE`.",
             f"bench {kinds[0]}",
             "bench",
+            listed_as="Workloads",
+            listed=[(kind, ", ".join(self.session.bench_names(kind))) for kind in kinds],
         )
         parser.add_argument(
             "name", nargs="?", metavar="SERVICE", help="service", choices_provider=completion.targets
         )
-        parser.add_argument("workload", nargs="?", metavar="WORKLOAD", help=listed)
-        names = [name for name in self.session.instances() if self._kind_of(name) in kinds]
-        if len(names) == 1:
-            add_options(parser, self.session.bench_options(self.session.kind_of(names[0])))
+        parser.add_argument(
+            "workload", nargs="?", metavar="WORKLOAD", help="what to measure (default: the first)"
+        )
+        if alone := self._alone():
+            add_options(parser, self.session.bench_options(self._kind_of(alone)))
         return parser
 
     def _help_parser(self, words: list[str]) -> Parser:
         kind = self._kind_of(words[0])
         return self._parser(kind, words[0]) if kind else self._first_word_parser()
 
-    def _show(self, record: RunRecord) -> None:
+    def _conclude(self, record: RunRecord) -> None:
         self._cmd.last_result = record
-        self._cmd.poutput(self.session.run_text(record.run_id))
         if record.verdict is Verdict.INVALID:
             self._cmd.fail(
                 f"run {record.run_id} is INVALID; `show {record.run_id} --full` tells why", INVALID_RUN

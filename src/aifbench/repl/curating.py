@@ -10,6 +10,7 @@ from cmd2 import with_argparser
 from aifbench.errors import UsageError
 from aifbench.repl import completion
 from aifbench.repl.parsers import Parser
+from aifbench.repl.progress import terminal_width
 from aifbench.repl.topic import Topic, on_interrupt
 from aifbench.repl.wording import runs_table
 from aifbench.units import format_size
@@ -116,7 +117,7 @@ class Curating(Topic):
         if not plan.doomed:
             self._cmd.poutput("no run to delete")
             return
-        self._cmd.poutput(runs_table(plan.doomed))
+        self._cmd.poutput(runs_table(plan.doomed, terminal_width(self._cmd.stdout)))
         if args.dry_run:
             self._cmd.poutput(f"would delete {_count(plan)}")
         elif args.yes or self._may_delete(plan):
@@ -130,7 +131,7 @@ class Curating(Topic):
             raise UsageError("nobody is there to be asked", hint="--yes deletes, --dry-run only tells")
         try:
             with on_interrupt("deleted nothing"):
-                answer = self._cmd.read_input(f"delete {_count(plan)}? [y]es or no: ")
+                answer = self._cmd.read_input(f"delete {_count(plan)}? [y]es or [n]o: ")
         except EOFError:
             return False
         return answer.strip().lower() in ("y", "yes")

@@ -1,25 +1,44 @@
 """Command-line parsers: words in, words out. Quantities are checked by their Option, never by argparse."""
 
+import os
 from argparse import Action, Namespace
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from cmd2 import Choices, Cmd, Cmd2ArgparseError, Cmd2ArgumentParser
-from cmd2.rich_utils import TextGroup
+from cmd2 import Choices, Cmd, Cmd2ArgparseError, Cmd2ArgumentParser, Completions
+from cmd2.rich_utils import Cmd2HelpFormatter, TextGroup
+from rich.console import Group
+from rich.table import Table
 
 from aifbench.errors import UsageError
 from aifbench.options import Option, nearest
 
+# What an option's value is called when it is a path, and which paths fit.
+PATHS: dict[str, Callable[[str], bool] | None] = {"DIR": os.path.isdir, "FILE": None}
+
 
 class Parser(Cmd2ArgumentParser):
-    """A cmd2 parser that raises UsageError with the nearest valid word, instead of printing its usage."""
+    """A cmd2 parser that raises UsageError with the nearest valid word, instead of printing its usage.
 
-    def __init__(self, description: str, example: str, prog: str | None = None) -> None:
+    `listed`: words and what they mean, in a section of the help that is called `listed_as`.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        example: str,
+        prog: str | None = None,
+        *,
+        listed_as: str = "",
+        listed: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        sections = [TextGroup(listed_as, _columns(listed))] if listed_as else []
         super().__init__(
             prog=prog,
             description=description,
-            epilog=TextGroup("Example", example),
+            epilog=_Sections(*sections, TextGroup("Example", example)),
             allow_abbrev=False,
         )
 
@@ -56,6 +75,24 @@ class Parser(Cmd2ArgumentParser):
         return UsageError(f"{self.prog}: unknown option {word}{close}", hint=f"see `help {self.prog}`")
 
 
+class _Sections:
+    """Sections of a help text, one below the other."""
+
+    def __init__(self, *sections: TextGroup) -> None:
+        self._sections = sections
+
+    def __cmd2_argparse_help__(self, formatter: Cmd2HelpFormatter) -> Group:
+        parts = [section.__cmd2_argparse_help__(formatter) for section in self._sections]
+        return Group(*(part for each in parts[:-1] for part in (each, "")), parts[-1])
+
+
+def _columns(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def add_options(parser: Parser, options: Iterable[Option]) -> None:
     """One `--name` per option. Values stay text; what is not given is None."""
     for option in options:
@@ -70,7 +107,15 @@ def add_options(parser: Parser, options: Iterable[Option]) -> None:
                 metavar=option.metavar or option.name.rpartition("-")[2].upper(),
                 help=_escaped(option),
                 choices_provider=_provider(option.choices) if option.choices else None,
+                completer=path_completer(option),
             )
+
+
+def path_completer(option: Option) -> Callable[..., Completions] | None:
+    """Completes the value of an option that is a path; None for any other."""
+    if option.metavar not in PATHS:
+        return None
+    return partial(Cmd.path_complete, path_filter=PATHS[option.metavar])
 
 
 def given(arguments: Namespace, options: Iterable[Option]) -> dict[str, Any]:

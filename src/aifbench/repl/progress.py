@@ -20,6 +20,11 @@ def can_rewrite(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def terminal_width(stream: TextIO) -> int | None:
+    """Columns of a terminal; None for a file or a pipe, where nothing need fit."""
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
 class LiveLine:
     """The last line of a terminal, rewritten by each `show`."""
 

@@ -23,7 +23,9 @@ _FORMATS = {
 
 
 def _runs_or_studies(shell: "Shell") -> Choices:
-    return Choices([*completion.runs(shell), *completion.studies(shell)], is_sorted=True)
+    """Runs, and studies by their id: `last` is a run here."""
+    studies = (study for study in completion.studies(shell) if study.text != "last")
+    return Choices([*completion.runs(shell), *studies], is_sorted=True)
 
 
 def _report_parser() -> Parser:

@@ -8,6 +8,7 @@ from cmd2 import with_argparser
 
 from aifbench.repl import completion, wording
 from aifbench.repl.parsers import Parser
+from aifbench.repl.progress import terminal_width
 from aifbench.repl.topic import Topic
 from aifbench.results.query import SORT_KEYS
 from aifbench.units import format_size, parse_count
@@ -86,7 +87,7 @@ class Results(Topic):
         runs = self.session.runs(filters=args.filters, sort=args.sort, limit=limit)
         self._cmd.last_result = runs
         if runs:
-            self._cmd.poutput(wording.runs_table(runs))
+            self._cmd.poutput(wording.runs_table(runs, terminal_width(self._cmd.stdout)))
         elif args.filters:
             self._cmd.poutput("no run matches")
         else:

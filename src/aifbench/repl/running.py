@@ -101,7 +101,7 @@ class Running(Topic):
             return True
         self._cmd.poutput(over_limit(plan.recipe, plan.estimate).message)
         try:
-            answer = self._cmd.read_input("run it all the same? [y]es or no: ").strip().lower()
+            answer = self._cmd.read_input("run it all the same? [y]es or [n]o: ").strip().lower()
         except EOFError:
             answer = ""
         if answer not in ("y", "yes"):

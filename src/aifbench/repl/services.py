@@ -14,6 +14,7 @@ from aifbench.repl.asking import ask
 from aifbench.repl.parsers import Parser, add_options, given, parse, wants_help
 from aifbench.repl.topic import Topic, on_interrupt
 from aifbench.servers.log import Wanted
+from aifbench.servers.status import Stage
 from aifbench.units import parse_count, parse_duration_s
 
 if TYPE_CHECKING:
@@ -157,9 +158,12 @@ class Services(Topic):
             "Deploy a service as a job. Each service has its own options: `help start SERVICE`.",
             f"start {kinds[0]} --name b",
             "start",
+            listed_as="Services",
+            listed=[(kind, self.session.describe(kind)) for kind in kinds],
         )
-        listed = "; ".join(f"{kind}: {self.session.describe(kind)}" for kind in kinds)
-        parser.add_argument("kind", metavar="SERVICE", help=listed, choices_provider=completion.kinds)
+        parser.add_argument(
+            "kind", metavar="SERVICE", help="what to deploy", choices_provider=completion.kinds
+        )
         return parser
 
     def do_attach(self, statement: Statement) -> None:
@@ -231,6 +235,8 @@ class Services(Topic):
         self._cmd.has_shown([status])
         self._cmd.last_result = status
         self._cmd.poutput(wording.ready_text(status))
+        if status.stage is Stage.READY and self.session.bench_names(status.kind):
+            self._cmd.poutput(f"  next: bench {name}")
 
     @with_argparser(_status_parser)
     def do_status(self, _args: Namespace) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import cmd2
 from cmd2 import Cmd2ArgparseError, Completions, Statement, with_argparser
+from cmd2.exceptions import RedirectionError
 
 from aifbench import __version__
 from aifbench.errors import BenchError, SchedulerError, UsageError
 from aifbench.options import nearest
-from aifbench.repl import wording
+from aifbench.repl import completion, wording
 from aifbench.repl.benchmarks import Benchmarks
 from aifbench.repl.comparing import Comparing
 from aifbench.repl.curating import Curating
@@ -45,6 +46,7 @@ TOPICS = (
 _HIDDEN = ("alias", "edit", "exit", "macro", "run_pyscript", "shell", "shortcuts")
 _SETTABLES = ("allow_style", "echo", "errexit", "timing")
 _KEEP = ("", "k", "keep")
+_EOF = "_eof"  # what cmd2 calls the end of input
 _INTRO = f"aifbench {__version__} · `help` lists the commands · `quickstart` goes the whole way once"
 
 
@@ -64,7 +66,13 @@ def _help_parser() -> Parser:
     parser.add_argument(
         "command", nargs="?", metavar="COMMAND", help="command", completer=cmd2.Cmd.complete_help_command
     )
-    parser.add_argument("words", nargs="*", metavar="SERVICE", help="for the options of one service")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="SERVICE",
+        help="for the options of one service",
+        choices_provider=completion.kinds,
+    )
     return parser
 
 
@@ -133,7 +141,9 @@ class Shell(cmd2.Cmd):
     def onecmd(self, statement: Statement | str, *, add_to_history: bool = True) -> bool:
         self.outcome = SUCCESS
         self.last_result = None
-        self.session.events.write("info", "command", line=str(getattr(statement, "raw", statement)))
+        line = str(getattr(statement, "raw", statement))
+        if line != _EOF:
+            self.session.events.write("info", "command", line=line)
         try:
             stop = super().onecmd(statement, add_to_history=add_to_history)
         except BenchError as error:
@@ -182,6 +192,18 @@ class Shell(cmd2.Cmd):
             return
         super().pexcept(exception, **options)
         self.outcome = FAILURE
+
+    def _redirect_output(self, statement: Statement) -> cmd2.utils.RedirectionSavedState:
+        """As cmd2 does it, and what failed is told with its reason."""
+        try:
+            return super()._redirect_output(statement)
+        except RedirectionError as error:
+            cause, text = error.__cause__, str(error)
+            if isinstance(cause, OSError):
+                text = f"cannot write {statement.redirect_to}: {cause.strerror}"
+            elif not statement.redirect_to:
+                text = f"{statement.redirector} needs a file or a command"
+            raise RedirectionError(f"error: {text}") from cause
 
     def format_exception(self, exception: BaseException) -> str:
         """A plain traceback: whatever is no BenchError is a bug."""
@@ -276,7 +298,7 @@ class Shell(cmd2.Cmd):
             self.poutput(f"  {one.line}")
         only_attached = all(one.is_attached for one in alive)
         end, state = ("detach", "attached") if only_attached else ("stop", "still running")
-        question = f"{_count(alive)} {state}: [k]eep or {end}? "
+        question = f"{_count(alive)} {state}: [k]eep or [{end[0]}]{end[1:]}? "
         try:
             with on_interrupt("not leaving"):
                 while (answer := self.read_input(question).strip().lower()) not in (*_KEEP, end, end[0]):

@@ -24,6 +24,6 @@ class System(Topic):
         findings = self.session.doctor()
         self._cmd.last_result = findings
         self._cmd.poutput(wording.findings_text(findings))
-        problems = sum(not finding.ok for finding in findings)
+        problems = sum(finding.is_problem for finding in findings)
         if problems:
             self._cmd.fail(f"{problems} of {len(findings)} checks found a problem")

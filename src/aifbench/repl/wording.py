@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from aifbench.servers.calibrate import Calibration
 
 
+# Columns of a list of runs that can be spared, first the one that tells least.
+_SPARED = ("created (UTC)", "size")
+
+
 def clock_text(value_s: float) -> str:
     """`03:12` or `1:02:03`: of constant shape, for what counts up on screen."""
     hours, rest = divmod(int(value_s), 3600)
@@ -81,11 +85,17 @@ def with_advice(text: str, status: ServiceStatus) -> str:
 
 
 def status_table(statuses: Sequence[ServiceStatus]) -> str:
-    """Every service in one table, and below it what to do about those that need it."""
-    rows = [_status_row(status) for status in statuses]
+    """Every service in one table, the living ones first, and below it what to do about those that need it."""
+    rows = [_status_row(status) for status in sorted(statuses, key=lambda each: not each.is_alive)]
     headers = ("service", "kind", "state", "job", "nodes", "left", "address", "detail")
-    advice = {s.name: s.advice or s.job.advice for s in statuses if s.advice or s.job.advice}
-    return "\n".join([table(headers, rows), *(f"{name}: {text}" for name, text in advice.items())])
+    below = {status.name: _below_table(status) for status in statuses}
+    return "\n".join([table(headers, rows), *(f"{name}: {text}" for name, text in below.items() if text)])
+
+
+def _below_table(status: ServiceStatus) -> str:
+    """Why a service died, which takes more words than a column has, and what to do."""
+    cause = status.detail if status.stage is Stage.FAILED else ""
+    return "; ".join(filter(None, (cause, status.advice or status.job.advice)))
 
 
 def _status_row(status: ServiceStatus) -> tuple[str, ...]:
@@ -98,7 +108,8 @@ def _status_row(status: ServiceStatus) -> tuple[str, ...]:
         ",".join(status.job.nodes),
         clock_text(left_s) if status.is_alive and left_s is not None else "",
         status.endpoint.url if status.endpoint and status.is_alive else "",
-        status.detail,
+        # How the job of a service ended that was to end is no news.
+        status.detail if status.is_alive or is_attached(status) else "",
     )
 
 
@@ -108,7 +119,8 @@ def summary_line(run: "RunSummary") -> str:
     return "  ".join(part for part in parts if part)
 
 
-def runs_table(runs: Sequence["RunSummary"]) -> str:
+def runs_table(runs: Sequence["RunSummary"], width: int | None = None) -> str:
+    """All runs, one a row; where `width` is too small, without what a run's id and `show` tell, too."""
     rows = [
         (
             run.run_id,
@@ -123,8 +135,18 @@ def runs_table(runs: Sequence["RunSummary"]) -> str:
         for run in runs
     ]
     headers = ("run", "created (UTC)", "service", "bench", "verdict", "result", "size", "tags")
-    shown = len(headers) if any(run.tags.words for run in runs) else len(headers) - 1
-    return table(headers[:shown], [row[:shown] for row in rows])
+    shown = [name for name in headers if name != "tags" or any(run.tags.words for run in runs)]
+    text = _columns(headers, rows, shown)
+    for name in _SPARED if width else ():
+        if max(map(len, text.splitlines())) > (width or 0):
+            shown.remove(name)
+            text = _columns(headers, rows, shown)
+    return text
+
+
+def _columns(headers: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[str]) -> str:
+    places = [headers.index(name) for name in shown]
+    return table(shown, [[row[place] for place in places] for row in rows])
 
 
 def repeats_text(groups: Sequence["Repeats"]) -> str:
@@ -166,9 +188,8 @@ def findings_text(findings: Sequence["Finding"]) -> str:
     width = max((len(finding.name) for finding in findings), default=0)
     lines = []
     for finding in findings:
-        lines.append(
-            f"{'ok' if finding.ok else 'problem':7}  {finding.name:{width}}  {finding.detail}".rstrip()
-        )
+        word = "ok" if finding.ok else "problem" if finding.is_problem else "absent"
+        lines.append(f"{word:7}  {finding.name:{width}}  {finding.detail}".rstrip())
         if not finding.ok and finding.remedy:
             lines.append(f"{'':7}  {'':{width}}  -> {finding.remedy}")
     return "\n".join(lines)

@@ -40,6 +40,8 @@ class SessionBenchmarks(SessionServices):
         server = self.server(name)
         asked = {key: value for key, value in given.items() if value is not None}
         recipe = {**resolve_bench(type(server), bench, {**server.bench_defaults, **asked}), **(study or {})}
+        if other := self.run_watch(name).look():
+            progress.note(f"run {other.run_id} loads {name} now, too: each of the two measures both loads")
         with self._watched(server, server.instance.kind, recipe, progress) as (told, watched):
             return self._noted(BenchRun(self._site, server, told, watched).run())
 
