@@ -278,6 +278,7 @@ class Differences(unittest.TestCase):
                     **base.recipe["facts"],
                     "bucket": "of-this-run",
                     "sql": {"database": "of_this_run"},
+                    "storage": {"path": "/scratch/job-9"},
                 },
             },
             provenance={**base.provenance, "load": load, "environment": environment},

@@ -124,24 +124,15 @@ class Exact(unittest.TestCase):
 
 
 class Recall(unittest.TestCase):
-    def test_by_id_equals_sets(self) -> None:
-        random = np.random.default_rng(1)
-        truth = np.array([random.permutation(30)[:10] for _ in range(40)])
-        returned = np.array([random.permutation(30)[:10] for _ in range(40)])
-        expected = [len(set(t) & set(r)) / 10 for t, r in zip(truth.tolist(), returned.tolist(), strict=True)]
-        np.testing.assert_allclose(ground_truth.recall_by_id(returned, truth), expected)
-
     def test_repeated_ids_count_once(self) -> None:
-        truth, near = np.array([[1, 2, 3, 4]]), np.array([[0.1, 0.2, 0.3, 0.4]])
+        near = np.array([[0.1, 0.2, 0.3, 0.4]])
         returned, their = np.array([[1, 1, 1, 2]]), np.array([[0.1, 0.1, 0.1, 0.2]])
-        self.assertEqual(ground_truth.recall_by_id(returned, truth).tolist(), [0.5])
         self.assertEqual(ground_truth.recall_tie_aware(returned, their, near).tolist(), [0.5])
 
-    def test_ties_count_only_when_tie_aware(self) -> None:
-        truth, near = np.array([[1, 2]]), np.array([[0.0, 0.5]])
+    def test_ties_count(self) -> None:
+        near = np.array([[0.0, 0.5]])
         returned = np.array([[1, 9]])
         for distance, expected in ((0.5, 1.0), (0.5 + 1e-7, 1.0), (0.51, 0.5)):
-            self.assertEqual(ground_truth.recall_by_id(returned, truth).tolist(), [0.5])
             got = ground_truth.recall_tie_aware(returned, np.array([[0.0, distance]]), near)
             self.assertEqual(got.tolist(), [expected])
 

@@ -205,6 +205,13 @@ class MdtestOutput(unittest.TestCase):
         )
         self.assertEqual(["MDTEST_NO_RESULT"], codes(mdtest.parse(MDTEST[:300], {})))
 
+    def test_its_time_follows_from_its_rate(self) -> None:
+        mdtest = ENGINES["mdtest"]
+        (create,) = mdtest.parse(MDTEST, asked(operations=("create",), processes=10, files=2569)).results
+        self.assertAlmostEqual(10.0, create.time_s or 0, delta=0.01)
+        (create,) = mdtest.parse(MDTEST, {}).results
+        self.assertIsNone(create.time_s)
+
 
 class FioOutput(unittest.TestCase):
     def test_two_jobs_after_each_other(self) -> None:

@@ -162,6 +162,20 @@ class EarlyEnds(FleetCase):
         self.assertEqual((alive.failure, alive.operations), ("", int((samples.worker == 0).sum())))
         self.assertEqual(lost.failure, outcome.problem)
 
+    def test_workers_that_were_told_to_end_have_not_done_all(self) -> None:
+        plan = phase(stream(Closed(1)), measure_s=60.0)
+
+        def cancel() -> str:
+            if self.count("s-0"):
+                os.kill(self.pids()[0], signal.SIGTERM)
+            return ""
+
+        outcome = self.run_phase(plan, cancel)
+        self.assertRegex(outcome.problem, "load worker.* ended")
+        (report,) = outcome.reports(plan.streams[0])
+        self.assertTrue(report.terminated)
+        self.assertEqual(report.operations, len(outcome.samples(plan.streams[0])))
+
     def test_a_reason_to_give_up_ends_the_phase(self) -> None:
         plan = phase(stream(Closed(1)), measure_s=60.0)
         outcome = self.run_phase(plan, lambda: "the service died" if self.count("s-0") else "")
@@ -177,7 +191,7 @@ class EarlyEnds(FleetCase):
 
         plan = phase(stream(Closed(1)), measure_s=60.0)
         outcome = self.run_phase(plan, interrupt)
-        self.assertEqual((outcome.problem, outcome.interrupted), ("interrupted", True))
+        self.assertEqual((outcome.problem, outcome.interrupted), ("interrupted by the user", True))
         self.assertGreater(len(outcome.samples(plan.streams[0])), 0)
         self.assertEqual(outcome.reports(plan.streams[0])[0].failure, "")
 
@@ -325,9 +339,16 @@ class OneJob:
         self.polls = 0
         self.is_silent = False
         self.cancelled: list[str] = []
+        self.lost_answer: BaseException | None = None
 
-    def submit(self, spec: JobSpec) -> str:  # noqa: ARG002 (the protocol's signature)
+    def submit(self, spec: JobSpec) -> str:
+        self.name = spec.name
+        if self.lost_answer:
+            raise self.lost_answer
         return "7"
+
+    def find(self, name: str) -> list[JobInfo]:
+        return [self.info] if name == self.name else []
 
     def poll(self, job_ids: Collection[str]) -> Mapping[str, JobInfo]:
         self.polls += 1
@@ -374,13 +395,38 @@ class ClientJobs(unittest.TestCase):
         self.assertEqual(self.launcher.failure(), "client job 7 ended (OUT_OF_MEMORY); ask for more memory")
         self.assertTrue(self.launcher.has_ended(3))
 
+    def test_what_a_worker_said_of_its_end_is_told(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            launcher = JobLauncher(self.jobs, self.spec, clock=self.clock)
+            launcher.launch(Path(folder), 1)
+            log = Path(folder) / "log"
+            log.write_text("Traceback\nImportError: numpy\nsrun: error: node1: task 0: Exited\n")
+            self.become(JobState.FAILED)
+            self.assertEqual(launcher.failure(), "client job 7 ended (FAILED): ImportError: numpy")
+
+    def test_a_job_whose_id_was_never_told_is_found_and_cancelled(self) -> None:
+        for error in (KeyboardInterrupt(), SchedulerUnavailable("Socket timed out")):
+            self.jobs.lost_answer, self.jobs.cancelled = error, []
+            launcher = JobLauncher(self.jobs, self.spec, clock=self.clock)
+            with self.assertRaises(type(error)):
+                launcher.launch(Path("/x"), 4)
+            launcher.stop()
+            self.assertEqual(self.jobs.cancelled, ["7"])
+
+    def test_a_job_that_waits_for_nodes_to_come_back_is_waited_for(self) -> None:
+        self.become(JobState.PENDING, reason="ReqNodeNotAvail", advice="it waits for nodes that are down")
+        self.assertEqual(self.launcher.failure(), "")
+        self.assertEqual(self.launcher.waiting_for, "ReqNodeNotAvail")
+
     def test_a_job_that_was_requeued_has_lost_its_workers(self) -> None:
         self.become(JobState.PENDING, reason="BeginTime", restarts=1)
         self.assertIn("client job 7 was requeued", self.launcher.failure())
         self.assertTrue(self.launcher.has_ended(3))
 
     def test_a_job_that_will_never_start_is_a_failure(self) -> None:
-        self.become(JobState.PENDING, reason="QOSMaxNodePerUserLimit", advice="ask for fewer nodes")
+        self.become(
+            JobState.PENDING, reason="QOSMaxNodePerUserLimit", advice="ask for fewer nodes", is_stuck=True
+        )
         self.assertIn("will not start (QOSMaxNodePerUserLimit): ask for fewer nodes", self.launcher.failure())
 
     def test_a_controller_that_does_not_answer_ends_nothing(self) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from test.fakes.records import capacity_record, level, levels_record, sample_record
 
-from aifbench.results.headline import headline_text, main_measurement, short_name
+from aifbench.results.headline import headline_text, main_measurement, measures_itself, short_name
 from aifbench.results.record import Measurement, Metric, RunRecord
 
 
@@ -40,6 +40,16 @@ class Headline(unittest.TestCase):
         metrics = tuple(replace(m, value=None) if m.name == "capacity" else m for m in final.metrics)
         text = headline_text(replace(record, measurements=(replace(final, metrics=metrics),)))
         self.assertTrue(text.startswith("capacity: 45 req/s"), text)
+
+    def test_what_ended_in_its_warm_up_measured_nothing(self) -> None:
+        zero = Metric("throughput", 0.0, "ops/s", "higher")
+        cut = replace(
+            level("search", "poisson 50/s", load=0.0),
+            metrics=(zero,), outcomes={}, samples_file="phases/samples-search.npz", stream="search",
+        )  # fmt: skip
+        record = sample_record(measurements=(cut,))
+        self.assertEqual(headline_text(record), "search: nothing was measured")
+        self.assertFalse(measures_itself(cut))
 
     def test_a_comparison_is_remembered_by_its_ratios(self) -> None:
         ratio = Metric("tpot_constrained_ratio", 1.08, "", "lower", 1.05, 1.11, 40)

@@ -207,6 +207,13 @@ class HowItIsJudged(Imports):
         (write,) = engine_measurements(EngineRun("ior", 4, 2, exits=[killed]), alone)
         self.assertEqual(Verdict.INVALID, write.verdict)
 
+    def test_programs_that_were_done_in_no_time_are_not_believed(self) -> None:
+        for time_s, verdict in ((None, Verdict.WARN), (0.0, Verdict.INVALID), (0.475, Verdict.INVALID)):
+            result = EngineResult("write", 5.0, "MiB/s", time_s)
+            (write,) = engine_measurements(EngineRun("fio", 4, 2), EngineReading("fio", results=(result,)))
+            (check,) = (check for check in write.checks if check.code == "DURATION")
+            self.assertEqual((check.verdict, write.verdict), (verdict, verdict))
+
     def test_extremes_of_repeats_are_no_interval(self) -> None:
         result = EngineResult("write", 5.0, "MiB/s", 20.0, low=4.0, high=6.0, repeats=3)
         (write,) = engine_measurements(EngineRun("ior", 4, 2), EngineReading("ior", results=(result,)))

@@ -16,6 +16,7 @@ from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import UsageError, WorkloadError
 from aifbench.load.progress import Silent
 from aifbench.load.samples import Samples
+from aifbench.results.belongings import Belongings, LeftStore
 from aifbench.results.record import Check, Verdict
 from aifbench.servers import lustre_checks as checks
 from aifbench.servers.benchmark import BenchmarkContext, Phase
@@ -57,7 +58,11 @@ class BenchCase(unittest.TestCase):
         recipe = resolve_bench(LustreServer, bench, {**TINY, **options})
         progress = Silent()
         progress.note = self.notes.append  # type: ignore[method-assign]
-        context = BenchmarkContext(Endpoint("here", 0, scheme="file"), self.dir / "data", "run1", progress)
+        self.left = LeftStore(self.dir / "results")
+        own = Belongings(self.left.note("run1"))
+        context = BenchmarkContext(
+            Endpoint("here", 0, scheme="file"), self.dir / "data", "run1", progress, own
+        )
         return FileBenchmark(bench, recipe, context, self.target, seen)
 
     def done(self, bench: str, **options: Any) -> dict[str, Done]:
@@ -166,6 +171,13 @@ class BuiltIn(BenchCase):
         (self.target / "run1/.aifbench-directory.json").unlink()
         benchmark.close()
         self.assertIn("is left behind", self.notes[0])
+        path = self.target / "run1"
+        told = f"run run1 may have left the directory {path}; `rm -r {path}` removes it"
+        self.assertEqual(self.left.of("run1", ()).sentences(), [told])
+
+    def test_what_was_removed_is_not_noted_any_more(self) -> None:
+        self.done("file")
+        self.assertEqual(self.left.of("run1", ()).sentences(), [])
 
     def test_a_link_in_the_place_of_its_directory_is_not_followed(self) -> None:
         self.target.rename(self.dir / "moved")

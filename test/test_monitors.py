@@ -206,6 +206,22 @@ class Log(unittest.TestCase):
         self.assertEqual(read_log(["anything"]).cause, "")
 
 
+class Asked(unittest.TestCase):
+    def test_series_without_a_number_are_left_out(self) -> None:
+        at_and_value = [1.5, "2"]
+        result = [
+            {"metric": {"a": "native"}, "histogram": [1.5, {"count": "3", "sum": "4"}]},
+            {"metric": {"a": "natives"}, "histograms": []},
+            {"metric": {"a": "plain"}, "value": at_and_value},
+            {"metric": {"a": "range"}, "values": [at_and_value]},
+        ]
+        answer = json.dumps({"status": "success", "data": {"result": result}}).encode()
+        control = MonitorsControl(Endpoint("127.0.0.1", 1))
+        with mock.patch.object(control, "_ask", return_value=(200, answer)):
+            found = [(series.labels["a"], series.samples) for series in control.query("x")]
+        self.assertEqual(found, [("plain", [(1.5, "2")]), ("range", [(1.5, "2")])])
+
+
 class InTheFrame(SiteCase):
     def test_services_that_start_while_monitors_run_have_exporters(self) -> None:
         def wants(**options: Any) -> bool:

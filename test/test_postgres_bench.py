@@ -13,6 +13,7 @@ from test.fakes.simulated_load import Done, Server, drive, simulate
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.errors import BenchError, ServiceError, UsageError, WorkloadError
 from aifbench.load.progress import Silent
+from aifbench.results.belongings import Belongings, LeftStore
 from aifbench.results.definitions import definition
 from aifbench.results.record import Metric, Role, Verdict
 from aifbench.results.summary import summarise
@@ -20,11 +21,12 @@ from aifbench.servers import postgres_phases
 from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.postgres import PostgresServer
 from aifbench.servers.postgres_bench import PostgresBenchmark
-from aifbench.servers.postgres_choices import refuse_index_options
 from aifbench.servers.postgres_log import Pooler, Storage
 from aifbench.servers.postgres_metrics import scaling_metrics, server_metrics
 from aifbench.servers.postgres_options import parse_clients, parse_methods, parse_response_slo, parse_scripts
+from aifbench.servers.postgres_vector import refuse_index_options
 from aifbench.servers.run import resolve_bench, stream_facts
+from aifbench.workloads import pgvector
 from aifbench.workloads.pgbench import Pgbench
 from aifbench.workloads.postgres_control import Sizes
 from aifbench.workloads.postgres_stats import Snapshot, read_snapshot
@@ -74,6 +76,8 @@ class FakeDatabase:
     """A run's database without a server. `grows` is by how much pgbench's history does in each phase."""
 
     name = "aifb_run1"
+    belonging = "the database aifb_run1"
+    remedy = "drop it"
 
     def __init__(self, endpoint: Endpoint, run_tag: str, pooler: Pooler | None = None) -> None:
         self.endpoint = endpoint
@@ -133,7 +137,8 @@ class BenchCase(unittest.TestCase):
         progress = Silent()
         progress.note = self.notes.append  # type: ignore[method-assign]
         endpoint = Endpoint("127.0.0.1", 1, "postgresql", secret_file=self.dir / "secret")
-        context = BenchmarkContext(endpoint, self.dir / "data", "run1", progress)
+        belongings = Belongings(LeftStore(self.dir).note("run1"))
+        context = BenchmarkContext(endpoint, self.dir / "data", "run1", progress, belongings)
         storage = Storage("scratch", "/scratch", "xfs", 1000)
         with mock.patch("aifbench.servers.postgres_bench.RunDatabase", FakeDatabase):
             return PostgresBenchmark(bench, recipe, context, storage=storage, find=find)
@@ -380,6 +385,15 @@ class Ending(BenchCase):
         calls = self.database(benchmark).calls
         self.assertEqual((calls[0], calls[-1]), ("create", "close"))
 
+    def test_it_is_noted_while_it_is_there(self) -> None:
+        benchmark, store = self.benchmark("point"), LeftStore(self.dir)
+        next(benchmark.phases())
+        self.assertEqual(
+            store.of("run1", ()).sentences(), ["run run1 may have left the database aifb_run1; drop it"]
+        )
+        benchmark.close()
+        self.assertEqual(store.of("run1", ()).sentences(), [])
+
     def test_what_is_left_behind_is_told(self) -> None:
         benchmark = self.benchmark("point")
         self.database(benchmark).left = "the database aifb_run1 is left behind: gone"
@@ -389,6 +403,24 @@ class Ending(BenchCase):
     def test_vectors_need_the_extension(self) -> None:
         with self.assertRaisesRegex(WorkloadError, "no extension `vector`"):
             self.drive("vector")
+
+    def test_vectors_are_ingested_indexed_and_searched(self) -> None:
+        with mock.patch.multiple(
+            pgvector,
+            require_extension=mock.Mock(return_value="0.8.5"),
+            create_vectors=mock.DEFAULT,
+            create_index=mock.DEFAULT,
+        ) as made:
+            phases = self.phases(
+                "vector", vectors="60", dim="4", queries="5", k="3", batch="25", index="hnsw", ef_search="80"
+            )
+        (ingest,), (search,) = (phase.plan.streams for phase in phases.values())
+        self.assertEqual(list(phases), ["ingest", "search"])
+        self.assertEqual((ingest.limit, ingest.params["batch"], ingest.params["last"]), (3, 25, 60))
+        self.assertEqual((search.params["k"], search.params["search"]), (3, {"hnsw.ef_search": "80"}))
+        self.assertEqual([quality.name for quality in search.qualities], ["recall@3", "recall@3 tie-aware"])
+        self.assertEqual(phases["search"].parameters["vectors"], 60)
+        made["create_index"].assert_called_once()
 
     def test_a_server_that_refuses_ends_it(self) -> None:
         benchmark = self.benchmark("point")

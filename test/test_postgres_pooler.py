@@ -182,6 +182,12 @@ class Run(unittest.TestCase):
         self.assertEqual(database.direct_endpoint.url, "postgresql://h:5432/aifb_r")
         self.assertEqual(direct(Endpoint("h", 5433)).port, 5433)
 
+    def test_what_would_remove_its_database_goes_past_it(self) -> None:
+        self.assertEqual(
+            self.database(SESSION).remedy,
+            '`psql -h h -p 5432 -U bench -d postgres -c "DROP DATABASE aifb_r"` removes it',
+        )
+
     def test_how_many_clients_it_takes(self) -> None:
         self.database(SESSION).require_connections(50, are_kept=True)
         self.database(SESSION).require_connections(51, are_kept=False)

@@ -255,7 +255,7 @@ class Readiness(SiteCase):
         announce(self.server, Endpoint("127.0.0.1", wire.port), auth="token")
 
     def test_it_is_ready_when_the_password_opens_it(self) -> None:
-        self.assertEqual(self.status(), (Stage.STARTING, "no announcement in its log yet"))
+        self.assertEqual(self.status(), (Stage.STARTING, "no address yet"))
         self.serve()
         self.assertEqual(self.status(), (Stage.READY, ""))
         self.assertEqual(self.server.instance.version, "18.4")

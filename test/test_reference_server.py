@@ -528,7 +528,8 @@ class Serving(unittest.TestCase):
         ):
             pass
 
-    def test_it_ends_with_its_parent(self) -> None:
+    def test_it_ends_with_its_parent_and_leaves_nothing(self) -> None:
+        folder = self.enterContext(tempfile.TemporaryDirectory())
         code = (
             "import sys, time; sys.path.insert(0, sys.argv[1])\n"
             "from aifbench.workloads.reference_process import ReferenceServer\n"
@@ -537,12 +538,16 @@ class Serving(unittest.TestCase):
             "    print(server.port, flush=True); time.sleep(60)\n"
         )
         source = str(Path(__file__).resolve().parents[1] / "src")
-        with subprocess.Popen([sys.executable, "-c", code, source], stdout=subprocess.PIPE) as parent:
+        environ = {**os.environ, "TMPDIR": folder}
+        with subprocess.Popen(
+            [sys.executable, "-c", code, source], stdout=subprocess.PIPE, env=environ
+        ) as parent:
             assert parent.stdout is not None
             port = int(parent.stdout.readline())
             self.assertEqual(Client(port).ask("GET", "/health")[0], 200)
             parent.send_signal(signal.SIGKILL)
         eventually(lambda: not listens(port), "the server ends")
+        self.assertEqual(list(Path(folder).iterdir()), [])
 
 
 def listens(port: int) -> bool:

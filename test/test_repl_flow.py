@@ -188,6 +188,34 @@ class CtrlC(ShellCase):
         self.assertFalse(self.stopped)
 
 
+class Signals(unittest.TestCase):
+    def test_a_signal_ends_a_command_as_ctrl_c_does_and_then_the_program(self) -> None:
+        session, seen = FakeSession("chroma"), []
+
+        def end() -> None:
+            session.during_status = lambda: None
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt as interrupt:
+                seen.append(str(interrupt))
+                signal.raise_signal(signal.SIGTERM)  # one more does not disturb what cleans up
+                raise
+
+        session.during_status = end
+        code, _, error = run_main(session, ["set errexit false", "status", "bench chroma"])
+        self.assertEqual((code, seen), (143, ["ended by SIGTERM"]))
+        self.assertEqual(session.called("bench"), [])
+        self.assertNotIn("Traceback", error)
+
+    def test_a_hangup_that_was_to_be_ignored_is(self) -> None:
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        session = FakeSession("chroma")
+        session.during_status = lambda: signal.raise_signal(signal.SIGHUP)
+        code, out, _ = run_main(session, ["status", "bench chroma"])
+        self.assertEqual((code, len(session.called("bench"))), (0, 1), out)
+
+
 class Interactive(ShellCase):
     """On a terminal: nothing ends the shell but leaving it."""
 

@@ -119,7 +119,7 @@ class Run(RunCase):
         self.at_bench(6, _fail)
         out, error = self.type(f"run {self.recipe}", outcome=1)
         self.assertIn("FAILED (run 20261120-131455-store-0006): no data", out)
-        self.assertRegex(error, "1 trials failed; `run --resume .*-rates-.... --retry-failed`")
+        self.assertRegex(error, "1 trial failed; `run --resume .*-rates-.... --retry-failed`")
         self.session.invalid_from = 1_000_000
         self.assertIn("1 of 4 trials are left", self.type("run --resume last --retry-failed", outcome=3)[0])
 

@@ -244,7 +244,7 @@ class Text(unittest.TestCase):
             "search   WARN\n",
             "errors   12 of 11,988 operations: SERVER_ERROR 10, TIMEOUT 2",
             '10 x  HTTP 500: {"error":"InternalError"',
-            "WARN     0.1001 % failed, over 0.1 %; read `logs chroma`",
+            "WARN     ERRORS  0.1001 % failed, over 0.1 %; read `logs chroma`",
             "- service p99: n = 301 is too small for p99 (needs 368)",
             "VALID    lag, rate, steady, generator",
             "WARN   4 of 21 checks not met; first of all ingest: measured 12.9 s, under 60 s",
@@ -254,7 +254,7 @@ class Text(unittest.TestCase):
     def test_how_a_run_ended_is_said(self) -> None:
         found = records()
         for name, words in {
-            "failed": "the run failed: chroma's job 4711 ended: OUT_OF_MEMORY; nothing was measured",
+            "failed": "the run failed: chroma's job 4711 ended: OUT_OF_MEMORY; no phase was finished",
             "interrupted": "the run was interrupted: process 4242 on login02 ended",
             "running": "still running; what is shown so far must not be quoted",
             "nothing": "nothing was measured",
@@ -262,6 +262,22 @@ class Text(unittest.TestCase):
             "lean": "no checks were made",
         }.items():
             self.assertIn(words, " ".join(run_text(found[name]).split("\n")), name)
+
+    def test_a_run_that_ended_in_its_first_warm_up_has_no_numbers(self) -> None:
+        cut = replace(search(), outcomes={}, samples_file="phases/phase-0/samples-search.npz")
+        record = sample_record(state=RunState.INTERRUPTED, error="ended by SIGTERM", measurements=(cut,))
+        self.assertEqual(
+            content.verdict_sentence(record),
+            "the run was interrupted: ended by SIGTERM; no phase was finished",
+        )
+
+    def test_an_interruption_is_said_once(self) -> None:
+        record = replace(records()["interrupted"], error="interrupted by the user")
+        self.assertIn("the run was interrupted by the user; ", run_text(record))
+
+    def test_each_doubt_has_the_code_that_is_explained_elsewhere(self) -> None:
+        for text in (run_markdown(sample_record()), Page(run_html(sample_record())).text):
+            self.assertIn("ERRORS, search: 0.1001 % failed", text)
 
 
 class Markdown(unittest.TestCase):

@@ -146,13 +146,27 @@ class ManyPhases(unittest.TestCase):
 class Facts(unittest.TestCase):
     def test_of_files_nobody_is_authenticated(self) -> None:
         told = words(facts.facts(of_files()))["service"]
-        self.assertEqual(told, "files at file:///scratch/me, scheduler local, ready after 0.2364 s")
+        self.assertEqual(told, "files at file:///scratch/me, scheduler local, ready after 236 ms")
 
     def test_values_have_their_units(self) -> None:
         told = words(facts.facts(of_files()))
         self.assertEqual(told["benchmark"], "duration 12 s, data 1 GiB")
         self.assertEqual(told["found: sizes"], "memory 16 GiB")
         self.assertEqual(told["found: file systems"], "host node1, remote no, link 1.16 GiB/s, free 2 GiB")
+
+    def test_rates_and_times_are_as_long_as_they_are_known(self) -> None:
+        record = of_files(
+            recipe={"bench": "mixed", "rate": 100.0, "rates": [2.5, 10.0], "ingest_rate": 500.0},
+            created_utc="2026-11-20T13:14:55Z",
+            ended_utc="2026-11-20T13:14:55Z",
+        )
+        told = words(facts.facts(record))
+        self.assertEqual(told["benchmark"], "rate 100/s, rates 2.5/s, 10/s, ingest rate 500/s")
+        self.assertEqual(told["when"], "2026-11-20 13:14:55 to 13:14:55 UTC (under 1 s)")
+        self.assertEqual(
+            facts.span("2026-11-20T13:14:55Z", "2026-11-20T13:15:13Z"),
+            "2026-11-20 13:14:55 to 13:15:13 UTC (18 s)",
+        )
 
     def test_of_several_services_each_has_its_line(self) -> None:
         members = {"sql": {"service": "x", "bench": "point", "clients": 4, "scale": 1, "given": ["clients"]}}

@@ -199,6 +199,16 @@ class EnergyPerUnit(unittest.TestCase):
         self.assertEqual(idle_power(samples_of(-4, 0).stretches, BEGUN_S), {})
         self.assertEqual(idle_power(samples_of(-60, 0, watts=80).stretches, BEGUN_S), {"gpu": 80.0})
 
+    def test_power_is_of_all_processors_or_of_none(self) -> None:
+        """A zone is away for a sample when its counter began anew: the rest must not look like all."""
+        zones = [{"a": 10.0 * s, "b": 10.0 * s} for s in range(5)]
+        del zones[2]["a"]
+        lines = [json.dumps(HEAD), *(sample(s, rapl=zones[s]) for s in range(5))]
+        found = parse(lines, BEGUN_S - 1, BEGUN_S + 9)
+        assert found is not None
+        watts = [stretch.values.get("cpu_power_w") for stretch in found.stretches]
+        self.assertEqual(watts, [20.0, None, None, 20.0])
+
     def test_a_node_says_where_its_numbers_come_from_and_what_is_missing(self) -> None:
         node = self.node(samples_of(0, 30, busy=0.25, watts=90), "server", "client")
         self.assertEqual(node.sources, {"gpu": "NVML total energy counter"})

@@ -146,7 +146,7 @@ class Steadiness(StoreCase):
         groups = repeats([*self.scattered(5, 0.5), *self.scattered(2, 0.5, rate=50.0), empty_record()])
         self.assertEqual(
             [(len(g.runs), g.left_out, g.asked) for g in groups][:2],
-            [(5, 1, "rate 200.0"), (2, 0, "rate 50.0")],
+            [(5, 1, "rate 200"), (2, 0, "rate 50")],
         )
 
     def test_scatter_has_a_word(self) -> None:

@@ -21,6 +21,7 @@ from aifbench.errors import BenchError, FleetError, NotReady, ResultError, Servi
 from aifbench.load.progress import LoadStatus, Silent
 from aifbench.load.samples import Samples
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
+from aifbench.results.store import RunStore
 from aifbench.session import Session
 
 TINY = {
@@ -113,6 +114,15 @@ def command_line(pid: int) -> bytes:
         return b""
 
 
+class WithoutWarmUp(RunCase):
+    def test_it_is_measured_from_the_first_operation_on(self) -> None:
+        record = self.bench("search", warmup="0")
+        self.assertEqual((record.state, record.recipe["warmup"]), (RunState.COMPLETE, 0.0))
+        (search,) = record.measurements
+        self.assertGreater(sum(search.outcomes.values()), 0)
+        self.assertTrue(any(check.code == "STEADY" for check in search.checks))
+
+
 class WrongAnswers(RunCase):
     def test_wrong_neighbours_errors_and_vectors_that_got_lost(self) -> None:
         """Three bad days in one run: each stream says what was wrong with it."""
@@ -132,7 +142,7 @@ class WrongAnswers(RunCase):
         self.assertEqual(answers.verdict, Verdict.INVALID)
         self.assertRegex(answers.message, r"recall@10 is 0[.,]")
         self.assertEqual(self.check(search, "ERRORS").verdict, Verdict.VALID)
-        self.assertEqual(self.check(mixed, "NOTHING").verdict, Verdict.INVALID)
+        self.assertEqual(self.check(mixed, "SUCCESSES").verdict, Verdict.INVALID)
         self.assertEqual(set(mixed.outcomes), {"SERVER_ERROR"})
         self.assertTrue(any("500" in text for text in mixed.errors), mixed.errors)
         self.assertEqual(trickle.stream, "ingest")
@@ -142,7 +152,7 @@ class WrongAnswers(RunCase):
         self.chroma.faults = Faults("/query$", hang=True)
         record = self.bench("search")
         (search,) = record.measurements
-        self.assertEqual(self.check(search, "NOTHING").verdict, Verdict.INVALID)
+        self.assertEqual(self.check(search, "SUCCESSES").verdict, Verdict.INVALID)
         self.assertLessEqual(set(search.outcomes), {"TIMEOUT", "UNFINISHED"})
 
     def test_a_preparation_that_goes_wrong_ends_the_run_before_anything_is_measured(self) -> None:
@@ -226,6 +236,41 @@ class Interrupted(RunCase):
         self.assertEqual((record.state, self.slurm.jobs[2].state), (RunState.FAILED, "CANCELLED"))
 
 
+class Endings(RunCase):
+    def test_a_signal_is_told_and_keeps_what_was_measured(self) -> None:
+        def end() -> None:
+            raise KeyboardInterrupt("ended by SIGTERM")
+
+        progress = Script(updates={"search": end})
+        _, record = self.failed_bench(KeyboardInterrupt, "search", progress, duration="60s")
+        self.assertEqual((record.state, record.error), (RunState.INTERRUPTED, "ended by SIGTERM"))
+        (search,) = record.measurements
+        self.assertIn("ended by SIGTERM", self.check(search, "ENDED").message)
+        self.assert_nothing_left()
+
+    def test_a_program_that_is_left_interrupts_its_run(self) -> None:
+        def leave() -> None:
+            raise SystemExit(143)
+
+        _, record = self.failed_bench(SystemExit, "search", Script(phases={"data": leave}))
+        self.assertEqual((record.state, record.error), (RunState.INTERRUPTED, "ended by SIGTERM"))
+        self.assert_nothing_left()
+
+
+class Neighbours(RunCase):
+    def test_another_load_that_begins_later_is_in_the_record(self) -> None:
+        runs = RunStore(self.config.results_dir, FastClock())
+        others: list[str] = []
+
+        def begin() -> None:
+            others.append(runs.create({"kind": "chroma", "name": "chroma"}, {"bench": "search"}).run_id)
+
+        record = self.bench("search", Script(updates={"search": begin}))
+        shared = self.check(record.measurements[0], "SHARED")
+        self.assertEqual(shared.verdict, Verdict.WARN)
+        self.assertIn(others[0], shared.message)
+
+
 class BadInput(RunCase):
     def test_options_that_cannot_be_used_leave_no_run(self) -> None:
         cases: list[dict[str, Any]] = [
@@ -243,7 +288,7 @@ class BadInput(RunCase):
 
     def test_a_service_that_is_not_ready_is_not_loaded(self) -> None:
         self.chroma.faults = Faults(".", status=503)
-        with self.assertRaisesRegex(NotReady, "chroma is STARTING .*503.*check chroma --wait"):
+        with self.assertRaisesRegex(NotReady, "chroma is STARTING, .*503.*check chroma --wait"):
             self.bench("search")
         self.slurm.end("1", "FAILED", exit_code=1)
         self.session = self.open(INSIDE_A_JOB)
@@ -320,8 +365,21 @@ class Killed(RunCase):
         record = self.open({}).run("last")
         self.assertEqual((record.state, record.verdict), (RunState.INTERRUPTED, Verdict.INVALID))
         self.assertEqual([m.phase for m in record.measurements], ["ingest"])
-        self.assertEqual(record.error, f"process {shell.pid} on {socket.gethostname()} ended before the run did")
+        self.assertEqual(
+            record.error, f"process {shell.pid} on {socket.gethostname()} ended before the run did"
+        )
         eventually(lambda: processes.start_ticks(worker) is None, "its worker goes")
+        (collection,) = self.chroma.collections.values()
+        self.assert_left(record.run_id, "aifb_" + record.run_id.replace("-", ""), str(collection))
+
+    def assert_left(self, run_id: str, name: str, collection: str) -> None:
+        """Told at the next start, once, and whenever the run is shown."""
+        self.assertIn(name, collection)
+        first, again = self.open({}).left_behind(), self.open({}).left_behind()
+        self.assertEqual((len(first), again), (1, []))
+        self.assertIn(f"run {run_id} may have left the collections {name}_* at http://127.0.0.1:", first[0])
+        self.assertIn("`stop chroma` removes it", first[0])
+        self.assertTrue(self.open({}).run_text(run_id).endswith(first[0]))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from unittest import mock
 import numpy as np
 from test.fakes.s3_server import FakeS3, Faults
 
-from aifbench.errors import BenchError, UsageError
+from aifbench.errors import BenchError, ServiceError, UsageError
 from aifbench.load.progress import Silent
 from aifbench.load.samples import Samples
+from aifbench.results.belongings import Belongings, LeftStore
 from aifbench.results.definitions import definition
 from aifbench.results.record import Verdict
 from aifbench.servers.benchmark import BenchmarkContext, Phase
@@ -20,7 +21,7 @@ from aifbench.servers.s3 import S3Server
 from aifbench.servers.s3_bench import S3Benchmark
 from aifbench.servers.s3_metrics import chain_metrics, host_balance, object_metrics
 from aifbench.servers.s3_options import parse_mix
-from aifbench.workloads.s3_control import S3Control
+from aifbench.workloads.s3_control import RunBucket, S3Control
 from aifbench.workloads.s3_objects import ObjectSet
 
 TINY = {"size": "1KiB", "objects": "20", "duration": "1s", "warmup": "1s", "max_data": "10KiB"}
@@ -59,7 +60,8 @@ class BenchCase(unittest.TestCase):
         recipe = resolve_bench(S3Server, bench, {**TINY, **options})
         progress = Silent()
         progress.note = self.notes.append  # type: ignore[method-assign]
-        context = BenchmarkContext(self.s3.endpoint, self.dir / "data", "run1", progress)
+        belongings = Belongings(LeftStore(self.dir).note("run1"))
+        context = BenchmarkContext(self.s3.endpoint, self.dir / "data", "run1", progress, belongings)
         return S3Benchmark(bench, recipe, context, "us-east-1")
 
     def phases(self, bench: str = "all", **options: Any) -> dict[str, Phase]:
@@ -119,6 +121,41 @@ class Plans(BenchCase):
             with self.assertRaises(BenchError, msg=option):
                 self.benchmark("all", **{option: value})
         self.assertEqual(self.s3.requests, [])
+
+
+class Left(BenchCase):
+    def left(self) -> list[str]:
+        return LeftStore(self.dir).of("run1", ()).sentences()
+
+    def test_a_bucket_is_noted_until_it_is_removed(self) -> None:
+        benchmark, url = self.benchmark("put"), self.s3.endpoint.url
+        next(benchmark.phases())
+        self.assertEqual(
+            self.left(),
+            [
+                f"run run1 may have left the bucket aifbench-run1 at {url};"
+                f" `aws --endpoint-url {url} s3 rb --force s3://aifbench-run1` removes it"
+            ],
+        )
+        benchmark.close()
+        self.assertEqual(self.left(), [])
+
+    def test_what_could_not_be_removed_stays_noted(self) -> None:
+        benchmark = self.benchmark("put")
+        next(benchmark.phases())
+        with mock.patch.object(RunBucket, "clear", side_effect=ServiceError("it refuses")):
+            benchmark.close()
+        self.assertEqual(len(self.left()), 1)
+        self.assertIn("left behind: it refuses", self.notes[-1])
+
+    def test_somebody_elses_bucket_is_never_noted_for_long(self) -> None:
+        self.s3.buckets["aifbench-run1"] = {}
+        benchmark = self.benchmark("put")
+        with self.assertRaises(ServiceError):
+            next(benchmark.phases())
+        benchmark.close()
+        self.assertEqual(self.left(), [])
+        self.assertIn("aifbench-run1", self.s3.buckets)
 
 
 class Preparation(BenchCase):

@@ -65,6 +65,14 @@ class Kernel(Folder):
         self.fake.set(received=5000)
         self.assertEqual(machine.read()["net"]["eth0"], [5000, 2000])
 
+    def test_an_interface_that_comes_later_is_counted_too(self) -> None:
+        machine = Machine(self.fake.proc, self.fake.sys)
+        machine.read()
+        (self.fake.sys / "class/net/eth1/device").mkdir(parents=True)
+        text = (self.fake.proc / "net/dev").read_text()
+        self.fake.write("proc/net/dev", f"{text}  eth1: 7 1 0 0 0 0 0 0 8 1 0 0 0 0 0 0\n")
+        self.assertEqual(machine.read()["net"], {"lo": [100, 100], "eth0": [1000, 2000], "eth1": [7, 8]})
+
     def test_a_long_list_of_devices_is_read_to_its_end_although_the_kernel_gives_a_page_at_a_time(
         self,
     ) -> None:
@@ -136,6 +144,15 @@ class Energy(Folder):
         self.assertEqual(rapl.read(), {"package-0": 1.5})
         fake.add_rapl(1_500_000)
         self.assertEqual(rapl.read(), {"package-0": 2.5})
+
+    def test_a_counter_that_begins_anew_is_no_wrap(self) -> None:
+        fake, now_s = FakeMachine(self.dir), [0.0]
+        fake.add_rapl(500_000_000, span_uj=262_143_000_000)
+        rapl = Rapl(fake.sys / "class/powercap", now_s=lambda: now_s[0])
+        for energy_uj, joules in ((600_000_000, 100.0), (5, None), (50_000_005, 150.0)):
+            now_s[0] += 1.0
+            fake.add_rapl(energy_uj, span_uj=262_143_000_000)
+            self.assertEqual(rapl.read().get("package-0"), joules)
 
     def test_only_what_adds_up_is_added_up(self) -> None:
         fake = FakeMachine(self.dir)

@@ -124,7 +124,7 @@ class Announcements(StatusCase):
 
     def test_a_log_may_come_late_and_torn_and_be_no_text(self) -> None:
         self.slurm.start(self.job_id)
-        self.assertEqual(self.status().detail, "no announcement in its log yet")
+        self.assertEqual(self.status().detail, "no address yet")
         whole = b"\xff\xfe\x00 not text\n" + block(self.job_id, ELSEWHERE).encode()
         self.server.log_path.write_bytes(whole[:-10])
         self.assertEqual(self.stage(), Stage.STARTING)
@@ -239,6 +239,15 @@ class NeverReady(StatusCase):
         self.assertIn("lower --time", caught.exception.hint)
         self.assertLess(self.clock.elapsed_s, 1.0)
 
+    def test_nodes_that_may_come_back_are_waited_for(self) -> None:
+        self.slurm.pend(self.job_id, "ReqNodeNotAvail, UnavailableNodes:node[1-2]")
+        with self.assertRaises(NotReady) as caught:
+            self.check(30.0)
+        self.assertIn("not ready after 30 s: QUEUED, ReqNodeNotAvail", caught.exception.message)
+        self.assertIn("down, drained or reserved", caught.exception.hint)
+        self.after(300.0, lambda: self.make_ready(self.server))
+        self.assertEqual(self.check(600.0).stage, Stage.READY)
+
     def test_an_ordinary_queue_is_waited_for(self) -> None:
         self.after(300.0, lambda: self.make_ready(self.server))
         self.assertEqual(self.check(600.0).stage, Stage.READY)
@@ -247,7 +256,7 @@ class NeverReady(StatusCase):
         self.run_and_announce(self.server)
         with self.assertRaises(NotReady) as caught:
             self.check(30.0)
-        self.assertIn("not ready after 30 s: STARTING connection refused", caught.exception.message)
+        self.assertIn("not ready after 30 s: STARTING, connection refused", caught.exception.message)
         self.assertIn("logs fake", caught.exception.hint)
         self.assertAlmostEqual(self.clock.elapsed_s, 30.0, delta=1.0)
 

@@ -13,9 +13,11 @@ from unittest import mock
 from test.fakes.loki import FakeLoki
 from test.fakes.waiting import eventually
 
+from aifbench.errors import ResultError
 from aifbench.monitor.loki_push import Answer, LokiPush
 from aifbench.monitor.shipper import Shipper, main
 from aifbench.monitor.tailed_log import LINE_BYTES, PIECE_LINES, Place, TailedLog
+from aifbench.results import masking
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 
@@ -140,6 +142,65 @@ class Shipping(ShipperCase):
         self.assertEqual((binary, empty), ("\ufffd\ufffd\0", ""))
         self.assertLessEqual(len(long), LINE_BYTES + 10)
         self.assertEqual(self.loki.refusals, [])
+
+    def test_a_private_key_is_hidden_to_its_end_however_it_is_cut_into_pieces(self) -> None:
+        log = self.service()
+        shipper = self.shipper()
+        self.append(log, "-----BEGIN RSA PRIVATE KEY-----\nMIIEone\n")
+        self.drain(shipper)
+        self.append(log, "MIIEtwo\n")
+        self.drain(shipper)
+        self.append(log, "MIIEthree\n-----END RSA PRIVATE KEY-----\nready\n")
+        self.drain(self.shipper())  # another process goes on with it
+        self.assertEqual(self.loki.lines[-2:], ["***", "ready"])
+        self.assertNotIn("MIIE", "".join(self.loki.lines))
+
+    def test_a_key_that_never_ends_hides_no_more_than_a_key(self) -> None:
+        log = self.service()
+        shipper = self.shipper()
+        self.append(log, "-----BEGIN PRIVATE KEY----- is what a key begins with\n")
+        self.drain(shipper)
+        for number in range(3):
+            self.append(log, f"{number} {'x' * 40_000}\n")
+            self.drain(shipper)
+        self.assertEqual(self.loki.lines[-1][:2], "2 ")
+
+    def test_lines_wait_while_the_secret_of_their_service_cannot_be_read(self) -> None:
+        one, two = self.service("one", "1"), self.service("two", "2")
+        unreadable = one.parent / "secret"
+        unreadable.write_text("hunter2hunter2\n")
+        shipper, real = self.shipper(), masking._read
+
+        def read(path: Path) -> str:
+            if path == unreadable:
+                raise ResultError("cannot read it")
+            return real(path)
+
+        with mock.patch.object(masking, "_read", read):
+            for log in (one, two):
+                self.append(log, "secret is hunter2hunter2\n" if log == one else "fine\n")
+            self.drain(shipper)
+            self.drain(shipper)
+            shipper.close()
+            self.assertEqual({dict(key)["service"] for key in self.loki.streams}, {"two"})
+            self.assertEqual(len(self.notes), 1)
+            self.assertIn("aifb-one-ab12 cannot be read", self.notes[0])
+        self.drain(shipper)
+        self.assertEqual(self.loki.lines[-1], "secret is ***")
+
+    def test_what_was_on_its_way_waits_too(self) -> None:
+        log = self.service()
+        (log.parent / "secret").write_text("hunter2hunter2\n")
+        self.append(log, "it is hunter2hunter2\n")
+        self.loki.status = 503
+        shipper = self.shipper()
+        self.drain(shipper)
+        self.loki.status = 204
+        with mock.patch.object(masking, "_read", side_effect=ResultError("cannot read it")):
+            self.drain(self.shipper())
+            self.assertEqual(self.loki.lines, [])
+        self.drain(self.shipper())
+        self.assertEqual(self.loki.lines[-1], "it is ***")
 
     def test_a_long_line_is_cut_to_what_loki_takes_also_where_it_is_no_text(self) -> None:
         log = self.service()

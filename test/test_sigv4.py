@@ -7,11 +7,11 @@ from typing import Any
 from unittest import mock
 
 from test import fakes  # noqa: F401 - puts src on the path
+from test.fakes.s3_server import MAX_SKEW_S
 
 from aifbench.workloads.sigv4 import (
     EMPTY_SHA256,
     FRESH_S,
-    MAX_SKEW_S,
     UNSIGNED_PAYLOAD,
     Credentials,
     Signer,

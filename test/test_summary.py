@@ -186,7 +186,7 @@ class UnansweredTest(Case):
         self.assertIsNone(self.metric(measurement, "response_p50").value)
         self.assertEqual(0, self.value(measurement, "throughput"))
         self.assertEqual({}, measurement.latency_quantiles)
-        self.assertEqual(Verdict.INVALID, self.verdict(measurement, "NOTHING"))
+        self.assertEqual(Verdict.INVALID, self.verdict(measurement, "SUCCESSES"))
 
     def test_no_operation_at_all(self) -> None:
         for facts in (OPEN, CLOSED, FIXED):

@@ -7,7 +7,7 @@ from test import fakes  # noqa: F401  (puts src on the path)
 
 from aifbench.load.plan import Quality
 from aifbench.results.record import Check, Verdict
-from aifbench.results.validity import Answers, Seen, check
+from aifbench.results.validity import Answers, Seen, check, check_duration
 from aifbench.stats.intervals import minimum_n
 
 VALID, WARN, INVALID = Verdict.VALID, Verdict.WARN, Verdict.INVALID
@@ -52,9 +52,9 @@ class RuleTest(unittest.TestCase):
 class AllIsWellTest(RuleTest):
     def test_good_runs_are_valid_and_list_what_was_looked_at(self) -> None:
         for seen, codes in (
-            (OPEN, {"NOTHING", "WORKERS", "ERRORS", "RATE", "LAG", "STEADY", "SAMPLES", "DURATION", "CPU"}),
-            (CLOSED, {"NOTHING", "WORKERS", "ERRORS", "STEADY", "SAMPLES", "DURATION", "CPU", "OMISSION"}),
-            (FIXED, {"NOTHING", "WORKERS", "ERRORS", "STEADY", "SAMPLES", "DURATION", "CPU"}),
+            (OPEN, {"SUCCESSES", "WORKERS", "ERRORS", "RATE", "LAG", "STEADY", "SAMPLES", "DURATION", "CPU"}),
+            (CLOSED, {"SUCCESSES", "WORKERS", "ERRORS", "STEADY", "SAMPLES", "DURATION", "CPU", "OMISSION"}),
+            (FIXED, {"SUCCESSES", "WORKERS", "ERRORS", "STEADY", "SAMPLES", "DURATION", "CPU"}),
         ):
             checks = check(seen)
             self.assertEqual({VALID}, {one.verdict for one in checks}, checks)
@@ -63,7 +63,7 @@ class AllIsWellTest(RuleTest):
 
     def test_nothing_measured_says_only_that(self) -> None:
         checks = check(replace(OPEN, successes=0, p50_ms=None, cpu_share=None))
-        self.assertEqual(["NOTHING", "WORKERS"], [one.code for one in checks])
+        self.assertEqual(["SUCCESSES", "WORKERS"], [one.code for one in checks])
         self.assertEqual(INVALID, checks[0].verdict)
 
 
@@ -113,6 +113,14 @@ class SampleTest(RuleTest):
             self.expect(verdict, replace(OPEN, duration_s=duration_s), "DURATION")
         for duration_s, verdict in ((10, VALID), (9.9, WARN), (1, WARN), (0.9, INVALID)):
             self.expect(verdict, replace(FIXED, duration_s=duration_s), "DURATION")
+
+    def test_too_short_and_too_few_say_what_is_needed(self) -> None:
+        short = {c.code: c for c in check(replace(OPEN, duration_s=12.0, latencies=590))}
+        self.assertEqual(short["DURATION"].message, "measured for 12 s, less than 60 s")
+        self.assertEqual(short["DURATION"].advice, "measure for longer: --duration 60")
+        self.assertIn("590 operations carry the percentiles, fewer than 1,104", short["SAMPLES"].message)
+        self.assertEqual(check_duration(0.5).message, "measured for 0.5 s, less than 10 s")
+        self.assertEqual(check_duration(10).message, "measured for 10 s")
 
 
 class GeneratorTest(RuleTest):

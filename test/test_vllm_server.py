@@ -236,7 +236,7 @@ class Readiness(SiteCase):
         self.assertIs(self.status()[0], Stage.READY)
 
     def test_while_it_starts_its_log_tells_how_far_it_is(self) -> None:
-        self.assertEqual(self.status()[1], "no announcement in its log yet")
+        self.assertEqual(self.status()[1], "no address yet")
         self.log("(EngineCore pid=2) INFO [core.py:133] Initializing a V1 LLM engine (v0.32.0)")
         self.assertEqual(self.status()[1], "starting the engine")
         self.announce()

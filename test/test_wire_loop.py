@@ -335,6 +335,8 @@ class KeptAlive(LoopCase):
         host, port = self.service.address
         with self.assertRaisesRegex(WorkloadError, f"cannot connect to {host}:{port}: .*refused"):
             Connections((host, port)).open_ahead(1)
+        with self.assertRaisesRegex(WorkloadError, rf"cannot connect to \[::1\]:{port}"):
+            Connections(("::1", port)).open_ahead(1)
 
 
 class ClosedLoop(LoopCase):

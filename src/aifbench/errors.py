@@ -19,6 +19,8 @@
 A message says what failed and with which value; `hint` says what would be valid or what to type next.
 """
 
+import signal
+
 
 class BenchError(Exception):
     """Base of all expected errors: shown as one line, never as a traceback.
@@ -110,3 +112,18 @@ class UnknownRun(ResultError):
 
 class SchemaMismatch(ResultError):
     """A record is corrupt, or was written by a version this one cannot read."""
+
+
+def ending_words(ending: KeyboardInterrupt | SystemExit) -> str:
+    """Who ended what was under way: `ended by SIGTERM` as a shell's signal handler or its exit status says,
+    else the user.
+    """
+    if isinstance(ending, KeyboardInterrupt):
+        return str(ending) or "interrupted by the user"
+    if isinstance(ending.code, int) and ending.code - 128 in set(signal.Signals):
+        return ended_by(ending.code - 128)
+    return "its program was left"
+
+
+def ended_by(signal_number: int) -> str:
+    return f"ended by {signal.Signals(signal_number).name}"

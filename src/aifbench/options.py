@@ -53,8 +53,10 @@ def count_option(
     return Option(name, help_text, parse=parse, default=default, metavar="N")
 
 
-def duration_option(name: str, help_text: str, default_s: float | None = None) -> Option:
-    parse = partial(parse_duration_s, what=f"--{name}")
+def duration_option(
+    name: str, help_text: str, default_s: float | None = None, *, may_be_zero: bool = False
+) -> Option:
+    parse = partial(parse_duration_s, what=f"--{name}", may_be_zero=may_be_zero)
     return Option(name, help_text, parse=parse, default=default_s, metavar="T", unit=" s")
 
 

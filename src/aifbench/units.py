@@ -30,8 +30,8 @@ def _split(text: str, what: str, valid: str) -> tuple[float, str]:
     return value, match[2].lower()
 
 
-def parse_duration_s(text: str, what: str = "duration") -> float:
-    """Seconds from `90`, `90s`, `1.5m`, `2h`, `500ms`, `MM:SS` or `HH:MM:SS`; must be positive."""
+def parse_duration_s(text: str, what: str = "duration", *, may_be_zero: bool = False) -> float:
+    """Seconds from `90`, `90s`, `1.5m`, `2h`, `500ms`, `MM:SS` or `HH:MM:SS`; positive, unless said."""
     valid = "seconds or a number with ms, s, m, h or d, such as 90s or 1.5h"
     clock = re.fullmatch(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", text.strip())
     if clock:
@@ -42,8 +42,9 @@ def parse_duration_s(text: str, what: str = "duration") -> float:
         if unit and unit not in _DURATION_S:
             raise UsageError(f"{what} {text!r} has the unknown unit {unit!r}", hint=f"give {valid}")
         value_s = number * _DURATION_S[unit or "s"]
-    if not 0 < value_s <= MAX_DURATION_S:
-        raise UsageError(f"{what} {text!r} is out of range", hint="give more than 0 and at most 366 days")
+    if not 0 < value_s <= MAX_DURATION_S and not (may_be_zero and value_s == 0):
+        least = "0 or more" if may_be_zero else "more than 0"
+        raise UsageError(f"{what} {text!r} is out of range", hint=f"give {least} and at most 366 days")
     return value_s
 
 
@@ -111,6 +112,11 @@ def format_duration(value_s: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, seconds = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes:02d}:{seconds:02d}"
+
+
+def format_count(number: int, what: str) -> str:
+    """`1 run`, `2,000 runs`: `what` in the singular, of those that take an s."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
 def format_number(value: float, digits: int = 4) -> str:

@@ -34,19 +34,22 @@ def _slo(text: str) -> str:
 
 
 class FakeCatalog:
-    """`store` and `model`; only `model`, and `rag`, take an `slo`."""
+    """`store`, `model`, and `folder`, whose job ends; only `model`, and `rag`, take an `slo`."""
 
     def kinds(self) -> list[str]:
-        return ["store", "model"]
+        return ["store", "model", "folder"]
 
     def start_options(self, _kind: str) -> tuple[Option, ...]:
         return _START
 
+    def runs_and_ends(self, kind: str) -> bool:
+        return kind == "folder"
+
     def bench_names(self, kind: str) -> tuple[str, ...]:
-        return ("all", "search", "ingest") if kind == "store" else ("all", "generate")
+        return ("all", "generate") if kind == "model" else ("all", "search", "ingest")
 
     def bench_options(self, kind: str) -> tuple[Option, ...]:
-        return _LOAD if kind == "store" else (*_LOAD, Option("slo", "limits", parse=_slo))
+        return _LOAD if kind != "model" else (*_LOAD, Option("slo", "limits", parse=_slo))
 
     def check_together(
         self,

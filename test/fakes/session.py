@@ -74,6 +74,7 @@ class FakeSession:
         self.scheduler_kind_now = "local"
         self.config = Config(Path("/project"), Path("/results"), Path("/scratch"), Path("/images"))
         self.events = EventLog(Path("/nonexistent"), FakeClock(), level="off", keep_s=86_400.0)
+        self.left: list[str] = []
         self.run_views: list[RunView | None] = []
         self.during_status: Callable[[], None] = lambda: None
         self.stages: Sequence[Stage] = (Stage.QUEUED, Stage.STARTING, Stage.READY)
@@ -161,6 +162,9 @@ class FakeSession:
     def nodes_now(self, name: str, run_id: str = "") -> dict[str, list[NodeView]]:
         self._enter("nodes_now", name, run_id)
         return {"service": [NodeView("mel1", {"cpu_percent": 37.0}, 0.4)], "clients": []}
+
+    def left_behind(self) -> list[str]:
+        return self.left
 
     def cached_status(self) -> list[ServiceStatus]:
         return self._cached

@@ -28,6 +28,7 @@ class FakeServices(FakeCatalog):
         self.dying_starts = 0  # so many of the next services die before they are ready
         self.waits_in_queue = 0  # so often waiting is over while the job is still queued
         self.queue_advice = ""
+        self.is_stuck = False
         self.time_left_s: float | None = None
         self.unstoppable = False
         self.on_refused_stop: Callable[[], object] = lambda: None
@@ -72,7 +73,8 @@ class FakeServices(FakeCatalog):
         self.kind_of(name)
         if wait_s and self.waits_in_queue:
             self.waits_in_queue -= 1
-            progress(replace(self._status(name), stage=Stage.QUEUED, advice=self.queue_advice))
+            job = JobInfo("12", JobState.PENDING, advice=self.queue_advice, is_stuck=self.is_stuck)
+            progress(replace(self._status(name), stage=Stage.QUEUED, job=job, advice=job.advice))
             raise NotReady(f"{name} is not ready after {wait_s:g} s: QUEUED")
         status = self._status(name)
         progress(status)

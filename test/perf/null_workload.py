@@ -14,7 +14,7 @@ import numpy as np
 from test.perf.claims import Line, options, show
 
 from aifbench.cluster.endpoint import Endpoint
-from aifbench.load.arrivals import AnyArrivals, Closed, Constant, OpenArrivals, Poisson, to_json
+from aifbench.load.arrivals import AnyArrivals, Closed, Constant, Poisson, to_json
 from aifbench.load.fleet import Fleet, LocalLauncher
 from aifbench.load.null import Null
 from aifbench.load.plan import PhasePlan, StreamPlan
@@ -24,7 +24,7 @@ from aifbench.load.samples import Samples
 SECONDS = 2.0
 RATE_PER_S = 10_000
 CLOSED = Closed(1)
-OPEN: tuple[tuple[str, OpenArrivals], ...] = (
+OPEN: tuple[tuple[str, Constant | Poisson], ...] = (
     ("constant", Constant(RATE_PER_S)),
     ("poisson", Poisson(RATE_PER_S)),
 )
@@ -53,7 +53,7 @@ def bare_rate_per_s() -> float:
     return count / (SECONDS / 4)
 
 
-def bare_lag_ms(arrivals: OpenArrivals) -> float:
+def bare_lag_ms(arrivals: Constant | Poisson) -> float:
     now_ns, sleep = time.perf_counter_ns, time.sleep
     due_ns = (now_ns() + arrivals.offsets_s(SECONDS / 2) * 1e9).astype(np.int64).tolist()
     lags = []

@@ -2,13 +2,16 @@
 
 A closed loop keeps `clients` operations under way. An open process is a seeded schedule fixed before
 the load starts, so that a slow service cannot slow its own measurement down.
+
+Each class names itself with its parameters by `str()` and plans `mean_rate_per_s` operations over a duration,
+None for a closed loop. Open ones have `offsets_s`: due times in [0, duration_s), ascending, since the start.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +23,6 @@ Offsets = NDArray[np.float64]
 
 # 16 bytes each in a worker; beyond this a shorter phase or more phases are what the user wants.
 MAX_ARRIVALS = 20_000_000
-
-
-class Arrivals(Protocol):
-    """An arrival process, one of the classes below; `str()` names it with its parameters."""
-
-    @property
-    def kind(self) -> str: ...
-
-    def mean_rate_per_s(self, duration_s: float) -> float | None:
-        """Planned operations per second over the duration; None for a closed loop."""
-
-
-class OpenArrivals(Arrivals, Protocol):
-    def offsets_s(self, duration_s: float) -> Offsets:
-        """Due times in [0, duration_s), ascending, in seconds since the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +39,7 @@ class Closed:
     def __str__(self) -> str:
         return f"closed loop, {self.clients:,} client" + ("s" if self.clients > 1 else "")
 
-    def mean_rate_per_s(self, duration_s: float) -> None:  # noqa: ARG002 (the protocol's signature)
+    def mean_rate_per_s(self, duration_s: float) -> None:  # noqa: ARG002 (the others' signature)
         return None
 
     def share(self, worker: int, workers: int) -> int:
@@ -224,7 +212,6 @@ def _renewal(rate_per_s: float, duration_s: float, seed: int, *, shape: float) -
 _KINDS: Mapping[str, type[Closed | Constant | Poisson | Gamma | Ramp | Trace]] = {
     cls.kind: cls for cls in (Closed, Constant, Poisson, Gamma, Ramp, Trace)
 }
-ARRIVAL_KINDS = tuple(_KINDS)
 AnyArrivals = Closed | Constant | Poisson | Gamma | Ramp | Trace
 
 

@@ -16,6 +16,11 @@ _OTHER_FILES = 64
 _TIMEOUT_S = 10.0
 
 
+def address_text(host: str, port: int) -> str:
+    """`node7:8000`, `[::1]:8000`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def resolve(address: tuple[str, int]) -> list[Place]:
     """One at least, in the order of preference. Raises WorkloadError."""
     try:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from aifbench.errors import WorkloadError
-from aifbench.load.connecting import AnySocket, descriptors_left, open_socket, resolve
+from aifbench.load.connecting import AnySocket, address_text, descriptors_left, open_socket, resolve
 from aifbench.load.http import ProtocolError, ResponseReader
 from aifbench.load.tls import TlsSocket
 from aifbench.load.workload import NOT_SEEN, OutcomeKind, Request
@@ -116,7 +116,7 @@ class Connections:
                 self._idle.append(connection)
         except OSError as error:
             self.close()
-            raise WorkloadError(f"cannot connect to {self._address[0]}:{self._address[1]}") from error
+            raise WorkloadError(f"cannot connect to {address_text(*self._address)}") from error
 
     @property
     def is_full(self) -> bool:

@@ -20,7 +20,14 @@ import numpy as np
 
 from aifbench.clock import Clock, SystemClock
 from aifbench.cluster.jobs import JobInfo, JobSpec, JobState, Scheduler
-from aifbench.errors import BenchError, FleetError, SchedulerUnavailable
+from aifbench.errors import (
+    BenchError,
+    FleetError,
+    SchedulerError,
+    SchedulerUnavailable,
+    SubmitError,
+    ending_words,
+)
 from aifbench.load import rendezvous as rv
 from aifbench.load.arrivals import from_json
 from aifbench.load.engine import load_workload
@@ -47,6 +54,8 @@ _POLL_S = 0.05
 _ALIVE_S = 1.0
 _PROGRESS_S = 1.0
 _STOP_GRACE_S = 10.0
+# How lines begin that are not of the workers.
+_SLURM_SAYS = ("srun: ", "slurmstepd: ")
 
 
 class Launcher(Protocol):
@@ -156,12 +165,19 @@ class JobLauncher:
         self._poll_interval_s = poll_interval_s
         self._polled_s = -poll_interval_s
         self._failure = ""
+        self._submitted: JobSpec | None = None
         self.job_id = ""
         self.waiting_for = "submission"
 
     def launch(self, root: Path, workers: int) -> None:
-        if not self.job_id:
-            self.job_id = self._scheduler.submit(self._spec(root, workers))
+        if self.job_id:
+            return
+        self._submitted = self._spec(root, workers)
+        try:
+            self.job_id = self._scheduler.submit(self._submitted)
+        except SubmitError:
+            self._submitted = None
+            raise
 
     def failure(self) -> str:
         now_s = self._clock.monotonic_s()
@@ -170,11 +186,12 @@ class JobLauncher:
             info = self._info()
             self.waiting_for = (info.reason or "the queue") if info.state.is_waiting else ""
             if info.state.is_final:
+                words = self._words() if info.state is JobState.FAILED else ""
                 advice = f"; {info.advice}" if info.advice else ""
-                self._failure = f"client job {self.job_id} ended ({info.state.value}){advice}"
+                self._failure = f"client job {self.job_id} ended ({info.state.value}){words}{advice}"
             elif info.restarts:
                 self._failure = f"client job {self.job_id} was requeued: its workers are gone"
-            elif info.advice:
+            elif info.is_stuck:
                 self._failure = f"client job {self.job_id} will not start ({info.reason}): {info.advice}"
         return self._failure
 
@@ -188,8 +205,12 @@ class JobLauncher:
     def has_ended(self, worker: int) -> bool:  # noqa: ARG002 (a job ends as a whole)
         return bool(self._failure)
 
+    def _words(self) -> str:
+        assert self._submitted is not None
+        return _last_words(Path(str(self._submitted.log_path).replace("%j", self.job_id)))
+
     def stop(self) -> None:
-        if not self.job_id:
+        if not self.job_id and not self._find():
             return
         deadline_s = self._clock.monotonic_s() + _STOP_GRACE_S
         while self._clock.monotonic_s() < deadline_s:
@@ -201,6 +222,14 @@ class JobLauncher:
             self._clock.sleep(1.0)
         with suppress(SchedulerUnavailable):  # then the workers leave by themselves: nobody is alive for them
             self._scheduler.cancel([self.job_id])
+
+    def _find(self) -> bool:
+        """A submission that ended without an answer, as by Ctrl-C, may have made its job."""
+        if self._submitted is not None:
+            with suppress(SchedulerError):
+                for job in self._scheduler.find(self._submitted.name):
+                    self.job_id = job.job_id
+        return bool(self.job_id)
 
 
 class Fleet:
@@ -266,8 +295,8 @@ class Fleet:
         try:
             problem = self._await_reports(directory, plan, count, start_s, progress, watch)
             interrupted = False
-        except KeyboardInterrupt:
-            problem, interrupted = "interrupted", True
+        except KeyboardInterrupt as interrupt:
+            problem, interrupted = ending_words(interrupt), True
             self._stop_early(directory, count)
         return PhaseOutcome(directory, plan, start_s, problem, interrupted=interrupted)
 
@@ -342,7 +371,23 @@ class Fleet:
             display.refresh(now_s - began_s)
             self._clock.sleep(_POLL_S)
         display.refresh(self._clock.monotonic_s() - began_s, is_last=True)
-        return problem
+        return problem or _terminated(directory, count)
+
+
+def _terminated(directory: Path, count: int) -> str:
+    """Workers that were told to end report what they have done, as if that were all."""
+    hosts = sorted({report.host for report in _reports(directory, count) if report.terminated})
+    return f"load workers on {', '.join(hosts)} were ended by a signal" if hosts else ""
+
+
+def _last_words(log: Path) -> str:
+    """`: ` and the last line that a program wrote, not what Slurm says of its end; nothing without one."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [line.strip() for line in lines if line.strip() and not line.startswith(_SLURM_SAYS)]
+    return f": {said[-1]}" if said else ""
 
 
 class PhaseOutcome:

@@ -101,7 +101,8 @@ class WorkerReport:
     `loop_delay_max_s` is the longest the worker was away from its clock. `clock_offset_s` is its wall
     clock minus worker 0's, and `clock_step_s` how far its wall clock moved against its monotonic one
     during the load. `errors` maps an error text to its count. `limited_by` is set when the worker itself
-    could not follow the plan, `overloaded` when it ended early because too much was under way.
+    could not follow the plan, `overloaded` when it ended early because too much was under way, and
+    `terminated` when a signal ended it before its part was done.
     `notes` are what the workload found out itself, as numbers by name. `sent_anew` operations met a kept
     connection that the service had just closed.
     """
@@ -124,6 +125,7 @@ class WorkerReport:
     overloaded: bool = False
     notes: Mapping[str, float] = field(default_factory=dict)
     sent_anew: int = 0
+    terminated: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,8 @@ class Worker:
             report = self._run_phase(plan, stream, worker, directory)
         except (BenchError, OSError, MemoryError) as error:
             report = _failed_report(stream, worker, str(error) or type(error).__name__)
+        # A job that is cancelled or reaches its time limit ends so: what is reported is not all of it.
+        report = replace(report, terminated=self._ended)
         rv.write_json(directory / rv.report_file(self._index), report.to_json())
 
     def _run_phase(self, plan: PhasePlan, stream: StreamPlan, worker: int, directory: Path) -> WorkerReport:

@@ -1,11 +1,10 @@
 """A benchmark that runs, whoever runs it, as seen from the files that grow in its run's directory."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from aifbench.load.recorder import (
 )
 from aifbench.load.workload import NOT_SEEN
 from aifbench.results.files import heartbeat_age_s
+from aifbench.results.neighbours import service_names
 from aifbench.results.record import RunRecord, RunState
 from aifbench.results.resource_samples import parse
 from aifbench.results.store import RunStore
@@ -279,13 +279,6 @@ class _Look:
     operations: int
     spans_ms: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
     errors: int = 0
-
-
-def service_names(record: RunRecord) -> tuple[str, ...]:
-    """The services that a run loads: one, or the members of several at once."""
-    members = record.service.get("members")
-    described: Sequence[Any] = [*members.values()] if isinstance(members, Mapping) else [record.service]
-    return tuple(str(one.get("name", "")) for one in described if isinstance(one, Mapping))
 
 
 def nodes_now(directory: Path, now_s: float) -> list[NodeView]:

@@ -52,6 +52,11 @@ def load(text: str) -> Values:
     return {"load_1min": float(words[0]), "threads": int(words[3].split("/")[1])}
 
 
+def network_names(text: str) -> frozenset[str]:
+    """Of /proc/net/dev: every interface that there is now."""
+    return frozenset(line.partition(":")[0].strip() for line in text.splitlines()[2:])
+
+
 def network_bytes(text: str, names: Iterable[str]) -> dict[str, list[int]]:
     """Of /proc/net/dev: [received, sent] of these interfaces."""
     wanted = set(names)
@@ -180,13 +185,15 @@ class Machine:
         self.missing: dict[str, str] = {}
         self._sources: dict[str, Callable[[], Any]] = {}
         ports = infiniband_ports(sys / "class/infiniband")
-        self.interfaces = interfaces(sys / "class/net", has_infiniband=bool(ports))
+        self._net, self._has_infiniband = sys / "class/net", bool(ports)
+        self.interfaces = interfaces(self._net, has_infiniband=self._has_infiniband)
+        self._names: frozenset[str] = frozenset()
         self.disks = self._disks(proc, sys)
         ticks = os.sysconf("SC_CLK_TCK")
         self._add("cpu", proc / "stat", lambda text: cpu_seconds(text, ticks))
         self._add("memory", proc / "meminfo", memory_bytes)
         self._add("load", proc / "loadavg", load)
-        self._add("net", proc / "net/dev", lambda text: network_bytes(text, self.interfaces), whole=True)
+        self._add("net", proc / "net/dev", self._network_bytes, whole=True)
         self._add("disk", proc / "diskstats", lambda text: disk_counts(text, self.disks), whole=True)
         self._add_each("ib", ports, _port_bytes)
         lustre = {name: (path,) for name, path in lustre_stats((proc / "fs/lustre/llite",)).items()}
@@ -201,6 +208,13 @@ class Machine:
             with suppress(OSError, ValueError, IndexError, KeyError):
                 found[name] = source()
         return found
+
+    def _network_bytes(self, text: str) -> dict[str, list[int]]:
+        """Also of interfaces that came after the first look."""
+        if (names := network_names(text)) != self._names:
+            self._names = names
+            self.interfaces = interfaces(self._net, has_infiniband=self._has_infiniband)
+        return network_bytes(text, self.interfaces)
 
     def _add(self, name: str, path: Path, parse: Callable[[str], Any], *, whole: bool = False) -> None:
         try:

@@ -99,7 +99,8 @@ class Shipper:
         self._logs: dict[str, tuple[Source, TailedLog]] = {}
         self._first_seen_s: dict[str, float] = {}
         self._ended_s: dict[str, float] = {}
-        self._secrets: Sequence[bytes] = ()
+        self._secrets: dict[Path, Sequence[bytes]] = {}  # by the service's directory
+        self._held: set[Path] = set()
         self._find_at_s = self._retry_at_s = monotonic_s()
         self._failures = 0
         self.lines_sent = 0
@@ -120,9 +121,9 @@ class Shipper:
             log.look(now_ns)
         if self._failures and now_s < self._retry_at_s:
             return False
-        if not self._pending:
-            self._pending = self._collect(now_ns)
-            if not self._pending:
+        if not self._sendable:
+            self._pending |= self._collect(now_ns)
+            if not self._sendable:
                 return False
             self._write_state()
         return self._send()
@@ -142,9 +143,31 @@ class Shipper:
         for gone in self._places.keys() - {str(path) for path in self._services_dir.glob("*/*.log")}:
             del self._places[gone]
         self._logs = found
-        with suppress(ResultError):
-            secrets = self._services_dir.glob("*/secret")
-            self._secrets = secret_values(path for path in secrets if path.is_file())
+        self._read_secrets()
+
+    def _read_secrets(self) -> None:
+        """What a secret that cannot be read is, nobody knows: the lines of its service wait until it can."""
+        values: dict[Path, Sequence[bytes]] = {}
+        held = set()
+        for path in self._services_dir.glob("*/secret"):
+            folder = path.parent
+            if not path.is_file():
+                continue
+            try:
+                values[folder] = secret_values([path])
+            except ResultError:
+                values[folder] = self._secrets.get(folder, ())
+                held.add(folder)
+        for folder in sorted(held - self._held):
+            self._note(f"the secret in {folder} cannot be read; its lines stay in their files until it can")
+        self._secrets, self._held = values, held
+
+    def _is_held(self, key: str) -> bool:
+        return Path(key).parent in self._held
+
+    @property
+    def _sendable(self) -> dict[str, Piece]:
+        return {key: piece for key, piece in self._pending.items() if not self._is_held(key)}
 
     def _is_done(self, key: str, log: TailedLog, now_s: float) -> bool:
         """Nothing more is to be expected: its service ended a while ago."""
@@ -167,6 +190,8 @@ class Shipper:
         pieces: dict[str, Piece] = {}
         size = 0
         for key in [*self._logs]:
+            if key in self._pending or self._is_held(key):
+                continue
             if size < _REQUEST_BYTES and (piece := self._logs[key][1].piece(now_ns)):
                 pieces[key] = piece
                 size += piece.end - piece.place.offset
@@ -175,8 +200,11 @@ class Shipper:
 
     def _send(self) -> bool:
         streams, places = [], {}
-        for key, piece in self._pending.items():
-            entries, places[key] = timed(read_piece(Path(key), piece, self._secrets), piece)
+        values = {value for each in self._secrets.values() for value in each}
+        secrets = sorted(values, key=len, reverse=True)  # one may be a part of another
+        for key, piece in self._sendable.items():
+            lines_of, key_bytes = read_piece(Path(key), piece, secrets)
+            entries, places[key] = timed(lines_of, piece, key_bytes)
             if key in self._logs and entries:
                 labels = {**self._logs[key][0].labels, "node": self._nodes[key]}
                 streams.append((labels, entries))
@@ -197,7 +225,7 @@ class Shipper:
             self._places[key] = place
             if key in self._logs:
                 self._logs[key][1].took(place)
-        self._pending = {}
+            del self._pending[key]
         return True
 
     def _put_off(self, reason: str) -> None:
@@ -221,7 +249,7 @@ class Shipper:
         """Send what is left, as long as Loki takes it, and keep the place."""
         self._find_at_s = self._monotonic_s()
         tries = _LAST_TRIES
-        while tries and (self.step() or self._pending):
+        while tries and (self.step() or self._sendable):
             tries -= self.is_waiting
         self._write_state()
 

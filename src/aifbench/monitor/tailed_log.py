@@ -12,7 +12,7 @@ from pathlib import Path
 
 from aifbench.cluster.log_lines import time_of
 from aifbench.monitor.loki_push import Entry
-from aifbench.results.masking import mask_block
+from aifbench.results.masking import behind_key, mask_block, open_key_bytes
 
 PIECE_BYTES = 1 << 20
 # Each line costs memory of its own, however short it is.
@@ -38,6 +38,7 @@ class Place:
     offset: int = 0
     last_ns: int = 0
     is_timed: bool = False  # some line so far told its own time
+    key_bytes: int = 0  # of a private key that has begun and not ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +116,28 @@ class TailedLog:
             self._marks.popleft()
 
 
-def read_piece(path: Path, piece: Piece, secrets: Sequence[bytes] = ()) -> list[str]:
-    """The piece's lines, without secrets, too long ones cut; none where the file is not that one any more."""
+def read_piece(path: Path, piece: Piece, secrets: Sequence[bytes] = ()) -> tuple[list[str], int]:
+    """The piece's lines, without secrets, too long ones cut; none where the file is not that one any more.
+
+    And how long the private key is that the piece ends within, which the next one's place has to tell.
+    """
     try:
         if path.stat().st_ino != piece.place.inode:
-            return []
+            return [], 0
     except OSError:
-        return []
-    data = mask_block(_read(path, piece.place.offset, piece.end), secrets)
+        return [], 0
+    data, key_bytes = _read(path, piece.place.offset, piece.end), piece.place.key_bytes
+    if key_bytes:
+        data, key_bytes = behind_key(data, key_bytes)
+    key_bytes = key_bytes or open_key_bytes(data)
+    data = mask_block(data, secrets)
     if not data:
-        return []
+        return [], key_bytes
     lines = data.removesuffix(b"\n").decode(errors="replace").split("\n")
-    return [_cut(line.rstrip("\r")) for line in lines]
+    return [_cut(line.rstrip("\r")) for line in lines], key_bytes
 
 
-def timed(lines: Iterable[str], piece: Piece) -> tuple[list[Entry], Place]:
+def timed(lines: Iterable[str], piece: Piece, key_bytes: int = 0) -> tuple[list[Entry], Place]:
     """Each line with a time of its own, later than the one before, and the place after them. Pure.
 
     It is the time that the line tells; else when it was seen to be written; else that of the line before.
@@ -145,7 +153,7 @@ def timed(lines: Iterable[str], piece: Piece) -> tuple[list[Entry], Place]:
             wanted_ns = piece.seen_ns if piece.is_witnessed or not is_timed else 0
         last_ns = max(wanted_ns, last_ns + 1)
         entries.append((last_ns, line))
-    return entries, Place(piece.place.inode, piece.end, last_ns, is_timed)
+    return entries, Place(piece.place.inode, piece.end, last_ns, is_timed, key_bytes)
 
 
 def _whole_lines(data: bytes) -> int:

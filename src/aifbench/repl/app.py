@@ -31,7 +31,8 @@ with COMMANDs, or commands on standard input: a batch, which ends at the first t
   aifbench "start chroma" "check chroma --wait 2m" "bench chroma" "stop chroma"
   aifbench results verdict=VALID --sort service
 
-exit status: 0 done, 1 failed, 2 wrong usage or set-up, 3 a run is INVALID, 130 interrupted
+exit status: 0 done, 1 failed, 2 wrong usage or set-up, 3 a run is INVALID, 130 interrupted,
+             143 ended by SIGTERM
 """
 
 

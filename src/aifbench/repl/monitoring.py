@@ -204,7 +204,7 @@ def pages_of(status: "ServiceStatus") -> "list[Page]":
     endpoint = status.endpoint
     if endpoint is None or not status.is_alive:
         raise NotReady(
-            f"{status.name} is {status.stage.value} {status.detail}".rstrip(),
+            f"{status.name} is {', '.join(filter(None, (status.stage.value, status.detail)))}",
             hint=f"`check {status.name} --wait` waits for it",
         )
     is_monitors = status.kind == MONITORS

@@ -14,6 +14,7 @@ from aifbench.repl.parsers import Parser
 from aifbench.repl.progress import live_line
 from aifbench.repl.topic import Interrupted, Topic
 from aifbench.results.record import Verdict
+from aifbench.units import format_count
 
 if TYPE_CHECKING:
     from aifbench.repl.study_progress import StudyLines
@@ -117,7 +118,7 @@ class Running(Topic):
         done, failed = (count(record.trials, state) for state in (TrialState.DONE, TrialState.FAILED))
         runs = [trial.run_id for trial in record.trials if trial.state is TrialState.DONE]
         invalid = [run_id for run_id in runs if self._verdict(run_id) is Verdict.INVALID]
-        words = [f"{done} trials done"]
+        words = [f"{format_count(done, 'trial')} done"]
         words += [f"{failed} failed"] if failed else []
         words += [f"{len(invalid)} INVALID"] if invalid else []
         self._cmd.poutput(f"study {record.study_id} is {record.state.value}: {', '.join(words)}")
@@ -125,10 +126,11 @@ class Running(Topic):
             self._cmd.poutput(f"  next: report {record.study_id}")
         if failed:
             retry = f"`run --resume {record.study_id} --retry-failed` runs them again"
-            self._cmd.fail(f"{failed} trials failed; {retry}")
+            self._cmd.fail(f"{format_count(failed, 'trial')} failed; {retry}")
         elif invalid:
+            found = "1 run is" if len(invalid) == 1 else f"{len(invalid)} runs are"
             reason = f"`show {invalid[0]} --full` tells why"
-            self._cmd.fail(f"{len(invalid)} runs are INVALID; {reason}", INVALID_RUN)
+            self._cmd.fail(f"{found} INVALID; {reason}", INVALID_RUN)
 
     def _verdict(self, run_id: str) -> Verdict | None:
         try:

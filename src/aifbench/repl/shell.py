@@ -2,11 +2,13 @@
 
 import errno
 import os
+import signal
 import traceback
 from argparse import Namespace
 from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import cmd2
@@ -14,13 +16,14 @@ from cmd2 import Cmd2ArgparseError, Completions, Statement, with_argparser
 from cmd2.exceptions import RedirectionError
 
 from aifbench import __version__
-from aifbench.errors import BenchError, SchedulerError, UsageError
+from aifbench.errors import BenchError, SchedulerError, UsageError, ended_by
 from aifbench.options import nearest
 from aifbench.repl import completion, wording
 from aifbench.repl.benchmarks import Benchmarks
 from aifbench.repl.comparing import Comparing
 from aifbench.repl.curating import Curating
 from aifbench.repl.exit_codes import FAILURE, INTERRUPTED, SUCCESS, USAGE
+from aifbench.repl.hangup import leave_terminal
 from aifbench.repl.importing import Importing
 from aifbench.repl.monitoring import Monitoring
 from aifbench.repl.parsers import Parser
@@ -105,6 +108,8 @@ class Shell(cmd2.Cmd):
         self.errexit = True
         self.outcome = SUCCESS  # of the last command
         self._script_failed = False
+        self._signal = 0  # that told the program to end
+        self._survives_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # nohup
         super().__init__(
             stdin=stdin,
             stdout=stdout,
@@ -162,6 +167,20 @@ class Shell(cmd2.Cmd):
             self.outcome = FAILURE
         return stop
 
+    def termination_signal_handler(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM and SIGHUP end a command as Ctrl-C does, so that it cleans up, and then the program.
+
+        More of them change nothing: a terminal that closes may send both. Ctrl-C still does.
+        """
+        if self._signal or (signum == signal.SIGHUP and self._survives_hangup):
+            return
+        self._signal = signum
+        if signum == signal.SIGHUP:
+            leave_terminal()
+        if self.current_command is None or self.sigint_protection:
+            super().termination_signal_handler(signum, frame)
+        raise KeyboardInterrupt(ended_by(signum))
+
     def fail(self, text: str, outcome: int = FAILURE, word: str = "error") -> None:
         """Report a failure in one line, and make it the outcome of the command."""
         self.session.events.write("error", "error", text=text, outcome=outcome)
@@ -170,6 +189,9 @@ class Shell(cmd2.Cmd):
 
     def _conclude(self, stop: bool) -> bool:
         """Whether to leave the script, or the batch, after the command that has just ended."""
+        if self._signal:
+            self.exit_code = 128 + self._signal
+            return True
         if self.outcome != SUCCESS:
             if not self.is_interactive:
                 self.exit_code = self.exit_code or self.outcome
@@ -258,6 +280,8 @@ class Shell(cmd2.Cmd):
         return f" {wording.toolbar_text(self._poller.statuses, self._poller.trouble)}"
 
     def preloop(self) -> None:
+        for sentence in self.session.left_behind():
+            self.perror(sentence, style=None)
         if self.is_interactive:
             self._poller.start()
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from aifbench.repl.wording import clock_text, table
-from aifbench.units import format_number
+from aifbench.units import format_count, format_number
 
 if TYPE_CHECKING:
     from aifbench.studies.plan import Plan
@@ -74,16 +74,16 @@ def _baseline(plan: "Plan", index: int) -> str:
 
 def _totals(plan: "Plan") -> list[str]:
     found, limit = plan.estimate, plan.recipe.limits.node_hours
-    points = _count(found.points, "point")
-    repeats = _count(plan.recipe.repeats, "repeat")
+    points = format_count(found.points, "point")
+    repeats = format_count(plan.recipe.repeats, "repeat")
     over = f", more than the recipe's limit of {format_number(limit)}" if plan.is_over_limit and limit else ""
     return [
-        f"{points} x {repeats} = {_count(found.trials, 'trial')}",
-        f"at least {_count(found.jobs, 'service job')}, {clock_text(found.load_s)} under load, "
-        f"{format_number(found.node_hours)} node-hours{over}",
+        f"{points} x {repeats} = {format_count(found.trials, 'trial')}",
+        f"at least {format_count(found.jobs, 'service job')}, {clock_text(found.load_s)} under load, "
+        f"{_hours(found.node_hours)} node-hours{over}",
         "  starting services, preparing data and further phases come on top",
     ]
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
+def _hours(node_hours: float) -> str:
+    return format_number(node_hours, 3) if node_hours >= 0.01 or not node_hours else "under 0.01"

@@ -7,6 +7,7 @@ from aifbench.results.headline import headline_text
 from aifbench.results.study import StudyRecord
 from aifbench.servers.status import ServiceStatus
 from aifbench.studies.progress import TrialNews
+from aifbench.units import format_count
 
 
 class StudyLines:
@@ -19,7 +20,8 @@ class StudyLines:
 
     def opened(self, record: StudyRecord) -> None:
         self.study_id = record.study_id
-        self.note(f"study {record.study_id}: {len(record.trials)} trials of {len(record.points)} points")
+        trials = format_count(len(record.trials), "trial")
+        self.note(f"study {record.study_id}: {trials} of {format_count(len(record.points), 'point')}")
 
     def note(self, text: str) -> None:
         self._line.clear()

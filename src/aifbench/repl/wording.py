@@ -50,7 +50,14 @@ def status_line(status: ServiceStatus) -> str:
     """One service in one line, for watching it start."""
     job = ATTACHED if is_attached(status) else f"job {status.job.job_id}"
     parts = [status.name, job, stage_text(status), ",".join(status.job.nodes)]
-    return "  ".join(part for part in (*parts, status.detail) if part)
+    return "  ".join(part for part in (*parts, _detail(status)) if part)
+
+
+def _detail(status: ServiceStatus) -> str:
+    """Without why it is queued, which stands beside its stage."""
+    if status.stage is not Stage.QUEUED:
+        return status.detail
+    return status.detail.removeprefix(status.job.reason).removeprefix("; ")
 
 
 def ready_text(status: ServiceStatus) -> str:
@@ -109,7 +116,7 @@ def _status_row(status: ServiceStatus) -> tuple[str, ...]:
         clock_text(left_s) if status.is_alive and left_s is not None else "",
         status.endpoint.url if status.endpoint and status.is_alive else "",
         # How the job of a service ended that was to end is no news.
-        status.detail if status.is_alive or is_attached(status) else "",
+        _detail(status) if status.is_alive or is_attached(status) else "",
     )
 
 

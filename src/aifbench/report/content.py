@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from aifbench.results.headline import (
     headline_metrics,
+    is_empty,
     is_streamed,
     main_measurement,
     short_name,
@@ -75,9 +76,9 @@ def verdict_sentence(record: RunRecord) -> str:
     if record.state is RunState.RUNNING:
         return "still running; what is shown so far must not be quoted"
     if record.state is not RunState.COMPLETE:
-        kept = "what was measured before is shown" if record.measurements else "nothing was measured"
-        reason = f": {record.error}" if record.error else ""
-        return f"the run {_ENDINGS[record.state]}{reason}; {kept}"
+        has_numbers = not all(map(is_empty, record.measurements))
+        kept = "what was measured before is shown" if has_numbers else "no phase was finished"
+        return f"the run {_ending(record)}; {kept}"
     if not measured(record):
         return "nothing was measured"
     found = _not_met(record)
@@ -87,6 +88,13 @@ def verdict_sentence(record: RunRecord) -> str:
     where, check = found[0]
     remedy = f" ({check.advice})" if check.advice else ""
     return f"{len(found)} of {checked} checks not met; first of all {where}: {check.message}{remedy}"
+
+
+def _ending(record: RunRecord) -> str:
+    """`failed: the job ended`, `was interrupted by the user`."""
+    if record.state is RunState.INTERRUPTED and record.error.startswith("interrupted "):
+        return f"was {record.error}"
+    return _ENDINGS[record.state] + (f": {record.error}" if record.error else "")
 
 
 _ENDINGS = {RunState.FAILED: "failed", RunState.INTERRUPTED: "was interrupted"}

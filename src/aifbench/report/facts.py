@@ -89,6 +89,8 @@ def _service(service: Mapping[str, Any]) -> str:
         for key in ("authentication", "scheduler", "job_id", "ready_after_s")
         if key in service and not (key == "authentication" and url.startswith("file:"))
     }
+    if isinstance(ready_s := rest.get("ready_after_s"), int | float):
+        rest["ready_after_s"] = format_duration(ready_s)
     if is_attached(service):
         return ", ".join(filter(None, (head, _pairs(rest, skip=("scheduler", "ready_after_s")), "attached")))
     return ", ".join(filter(None, (head, _pairs(rest))))
@@ -107,7 +109,14 @@ def span(begin_utc: str, end_utc: str) -> str:
     if end is None or end < begin:
         return text
     until = f"{end:%H:%M:%S}" if end.date() == begin.date() else f"{end:%Y-%m-%d %H:%M:%S}"
-    return f"{text[:-4]} to {until} UTC ({format_duration((end - begin).total_seconds())})"
+    return f"{text[:-4]} to {until} UTC ({_lasted((end - begin).total_seconds())})"
+
+
+def _lasted(whole_s: float) -> str:
+    """Between two instants that are known to the second."""
+    if whole_s >= 60:
+        return format_duration(whole_s)
+    return f"{whole_s:.0f} s" if whole_s >= 1 else "under 1 s"
 
 
 def load_text(measurement: Measurement) -> str:
@@ -160,13 +169,14 @@ def _text(name: str, value: Any) -> str:
             {f"{key}_bytes": each for key, each in value.items()} if name.endswith("_bytes") else value
         )
     if isinstance(value, list | tuple):
-        return ", ".join(_text("", item) for item in value)
+        return ", ".join(_text(name, item) for item in value)
     return str(value)
 
 
-# Options whose values are recorded in bytes and in seconds.
+# Options whose values are recorded in bytes, in seconds and per second.
 _SIZES = ("size", "block", "data", "max_data", "file_size", "range_size", "part_size", "stripe_size")
 _TIMES = ("time", "duration", "warmup", "drain", "timeout", "think", "latency_limit", "ttft", "itl")
+_RATES = ("rate", "rates", "ramp_to", "ingest_rate")
 
 
 def _number_text(name: str, value: float) -> str:
@@ -178,7 +188,8 @@ def _number_text(name: str, value: float) -> str:
         return format_size(value)
     if name.endswith("_s") or name in _TIMES:
         return f"{format_number(value) if value >= 0.001 else f'{value:g}'} s"
-    return str(value) if isinstance(value, int) else f"{value:.6g}"
+    text = str(value) if isinstance(value, int) else f"{value:.6g}"
+    return f"{text}/s" if name in _RATES else text
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -48,6 +48,7 @@ def write(texts: Texts, directory: Path, formats: Sequence[str] = (), prefix: st
             directory.mkdir(parents=True, exist_ok=True)
             replace_file(path, text)
         except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+            hint = "name a directory that you can write to: --out DIR"
+            raise ConfigError(f"cannot write {path}: {error.strerror}", hint=hint) from error
         written.append(path)
     return written

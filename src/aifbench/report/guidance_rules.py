@@ -15,6 +15,7 @@ _QUEUE_SHARE = 0.5  # of TTFT
 _LEAST_QUEUE_MS = 1.0
 _BELOW = 0.8  # of what was served: a rate that leaves room
 _FIRM = 1104.0  # operations that carry a firm p99: three times those of which it can be told at all
+_LEAST_WARMUP_S = 5.0
 _ROOM = 1.1  # more than the samples that are missing, since rates scatter
 
 
@@ -115,7 +116,9 @@ def unsteady(record: RunRecord, m: Measurement) -> Iterator[Advice]:
     if check is None or "--warmup" not in check.advice or not isinstance(warmup_s, int | float):
         return
     length_s = m.window_s[1] - m.window_s[0]
-    longer_s = _round_up_s(max(2 * warmup_s, warmup_s + length_s * (check.value or 0.0) / 100))
+    longer_s = _round_up_s(
+        max(2 * warmup_s, _LEAST_WARMUP_S, warmup_s + length_s * (check.value or 0.0) / 100)
+    )
     text = "The service had not settled when the measurement began: warm up for longer."
     yield Advice("warm-up", text, seen(record, m, check), again(record, warmup=longer_s))
 

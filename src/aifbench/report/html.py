@@ -148,7 +148,7 @@ def _validity(record: RunRecord) -> str:
 
 def _findings(record: RunRecord) -> str:
     items = "".join(
-        f"<li>{badge(check.verdict)}<span>{escape(where)}: {escape(check.message)}"
+        f"<li>{badge(check.verdict)}<span>{escape(check.code)}, {escape(where)}: {escape(check.message)}"
         + (f'. <span class="soft">What to do: {escape(check.advice)}.</span>' if check.advice else ".")
         + "</span></li>"
         for where, check in content.findings(record)

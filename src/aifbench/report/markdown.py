@@ -106,7 +106,7 @@ def _validity(record: RunRecord) -> str:
     if not any(m.checks for m in content.measured(record)):
         return ""
     found = [
-        f"**{check.verdict.value}** {safe(where)}: {safe(check.message)}"
+        f"**{check.verdict.value}** {safe(check.code)}, {safe(where)}: {safe(check.message)}"
         + (f" ({safe(check.advice)})" if check.advice else "")
         for where, check in content.findings(record)
     ]

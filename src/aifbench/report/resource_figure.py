@@ -7,6 +7,7 @@ from aifbench.report.resources import busiest, name_of, resource_findings, shown
 from aifbench.report.svg import CHAR_PX, Panel, Point, Scale, figure, linear, thinned
 from aifbench.results.record import RunRecord
 from aifbench.results.resources import NodeUse
+from aifbench.units import format_count
 
 _NODES = 6  # lines that can be told apart
 _TOP, _HEIGHT, _GAP = 66.0, 62.0, 40.0
@@ -101,7 +102,11 @@ def _name_phases(record: RunRecord, panel: Panel) -> None:
 
 def _caption(record: RunRecord, left_out: int) -> str:
     told = resource_findings(record)[:2]
-    more = f" {left_out} less busy nodes are not drawn." if left_out else ""
+    more = (
+        f" {format_count(left_out, 'less busy node')} {'is' if left_out == 1 else 'are'} not drawn."
+        if left_out
+        else ""
+    )
     return (
         f"{'. '.join(told)}. Shaded: the measured phases.{more}"
         if told

@@ -58,7 +58,7 @@ def _many(record: RunRecord, measurements: Sequence[Measurement]) -> str:
     main = main_measurement(record)
     told = statements(main) if main else []
     where = content.label(record, main) if main else ""
-    found = [_finding(replace(c, message=f"{at}: {c.message}")) for at, c in content.findings(record)]
+    found = [replace(c, message=f"{at}: {c.message}") for at, c in content.findings(record)]
     errors = [
         _hanging(f"{count:>7,} x  ", f"{content.label(record, m)}: {text}")
         for m in measurements
@@ -72,7 +72,7 @@ def _many(record: RunRecord, measurements: Sequence[Measurement]) -> str:
         _lines(*(_hanging("- ", note) for note in numbers.notes(record, measurements))),
         _lines(*(_hanging("", f"{where}: {sentence}") for sentence in told)),
         _lines(*errors),
-        _lines(*found),
+        _findings(found),
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -170,15 +170,20 @@ def _check_text(measurement: Measurement) -> str:
     failed = [check for check in measurement.checks if check.verdict is not Verdict.VALID]
     doubted = {check.code for check in failed}
     held = dict.fromkeys(check.code for check in measurement.checks if check.code not in doubted)
-    lines = [_finding(check) for check in failed]
-    if held:
-        lines.append(_hanging(f"{'VALID':<9}", ", ".join(held).lower().replace("_", " ")))
-    return "\n".join(lines)
+    valid = _hanging(f"{'VALID':<9}", ", ".join(held).lower().replace("_", " ")) if held else ""
+    return _lines(_findings(failed), valid)
 
 
-def _finding(check: Check) -> str:
-    advice = f"; {check.advice}" if check.advice else ""
-    return _hanging(f"{check.verdict.value:<9}", f"{check.message}{advice}")
+def _findings(checks: Sequence[Check]) -> str:
+    """Verdict and code in columns, then what was seen and what to do."""
+    width = max((len(check.code) for check in checks), default=0)
+    return "\n".join(
+        _hanging(
+            f"{check.verdict.value:<9}{check.code:<{width}}  ",
+            f"{check.message}; {check.advice}" if check.advice else check.message,
+        )
+        for check in checks
+    )
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], aligned: Sequence[str]) -> str:

@@ -21,8 +21,9 @@ _NO_OPTION = {"bench", "facts", "given", "note", "study", "again", "recipe_text"
 _SERVICE = ("kind", "version", "scheduler", "authentication", "script_sha256")
 _SOFTWARE_NOISE = {"python_path"}
 _ENVIRONMENT_NOISE = {"SLURM_JOB_ID", "SLURM_JOB_NODELIST"}
-# What a run makes for itself, by the last part of its name.
-_OWN_FACTS = {"database", "bucket"}
+# What a run or a job makes for itself, by the end of its name.
+_OWN_FACTS = ("database", "bucket", "storage.path")
+_OWN_ENDS = tuple(f".{name}" for name in _OWN_FACTS)
 # When `--name` or a port differ, the service is still the same.
 _START_NOISE = {"name", "port", "dry_run"}
 _BYTES = "_bytes"
@@ -81,7 +82,7 @@ def _entries(record: RunRecord) -> dict[tuple[str, str], Any]:
         (group, name): value
         for group, values in groups.items()
         for name, value in _flat(values)
-        if _told(value) and not (group == "facts" and name.rpartition(".")[2] in _OWN_FACTS)
+        if _told(value) and not (group == "facts" and f".{name}".endswith(_OWN_ENDS))
     }
 
 

@@ -32,7 +32,12 @@ def is_streamed(measurement: Measurement) -> bool:
 def measures_itself(measurement: Measurement) -> bool:
     """Whether the numbers are those of a program that ran its own load: we saw no operation of it."""
     known = any(measurement.metric(name) for name in ("bandwidth", "throughput", "score"))
-    return known and not measurement.outcomes
+    return known and not measurement.outcomes and not is_empty(measurement)
+
+
+def is_empty(measurement: Measurement) -> bool:
+    """Whether the phase ended before an operation of its measured part: what is 0 then was not measured."""
+    return bool(measurement.samples_file) and not measurement.outcomes
 
 
 def objective(measurement: Measurement) -> Slo | None:
@@ -150,6 +155,8 @@ def headline_text(record: RunRecord) -> str:
     if capacity := _first_known(measurement, "capacity"):
         return _capacity_text(capacity, objective(measurement))
     numbers = ", ".join(_quote(metric) for metric in headline_metrics(measurement))
+    if is_empty(measurement):
+        numbers = "nothing was measured"
     is_known_by_phase = is_streamed(measurement) and not measurement.metric(_SLOWDOWN)
     where = measurement.phase if is_known_by_phase else measurement.stream
     return f"{where}: {numbers}" if numbers else ""

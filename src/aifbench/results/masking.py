@@ -14,6 +14,7 @@ from aifbench.errors import ResultError
 
 MASK = b"***"
 MIN_SECRET_CHARS = 4  # shorter values would mask ordinary words
+MOST_KEY_BYTES = 65_536  # of a private key as text; the longest in use have an eighth of it
 
 _KEY = rb"(?:password|passwd|passphrase|secret|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|credentials?)"
 _SECRET_NAME = re.compile(_KEY + rb"$", re.IGNORECASE)
@@ -97,6 +98,32 @@ def mask_block(text: bytes, secrets: Sequence[bytes] = ()) -> bytes:
         parts += [text[done:begin], _mask(text[begin:end], (), is_script=False)]
         done = end
     return b"".join([*parts, text[done:]])
+
+
+def open_key_bytes(text: bytes) -> int:
+    """How long the private key is that begins in `text` and does not end there; 0 when there is none."""
+    begin = text.rfind(b"-----BEGIN ")
+    while begin >= 0 and not _KEY_BEGIN.match(text, begin):
+        begin = text.rfind(b"-----BEGIN ", 0, begin)
+    return 0 if begin < 0 or _KEY_END.search(text, begin) else len(text) - begin
+
+
+def behind_key(text: bytes, key_bytes: int) -> tuple[bytes, int]:
+    """What follows a private key that began `key_bytes` before `text`, and how long the key is by now.
+
+    The length is 0 once the key has ended, or is longer than keys are: it was none then.
+    """
+    budget = MOST_KEY_BYTES - key_bytes
+    if budget <= 0:
+        return text, 0
+    if end := _KEY_END.search(text, 0, budget):
+        over = end.end()
+    elif len(text) < budget:
+        return b"", key_bytes + len(text)
+    else:
+        over = budget
+    line_end = text.find(b"\n", over)
+    return (b"" if line_end < 0 else text[line_end + 1 :]), 0
 
 
 def _hinted_lines(lowered: bytes) -> set[tuple[int, int]]:

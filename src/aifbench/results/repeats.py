@@ -95,10 +95,15 @@ def _sorted(value: Any) -> Any:
     return sorted((str(k), _sorted(v)) for k, v in value.items()) if isinstance(value, Mapping) else value
 
 
+def _plain(value: object) -> str:
+    """`12` of 12.0, as it was typed."""
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
 def _asked(record: RunRecord) -> str:
     """The point of the study, else the options that were given."""
     label = str(study_of(record).get("label", ""))
     given = record.recipe.get("given")
     keys = given if isinstance(given, list) else []
-    options = ", ".join(f"{key} {record.recipe.get(key)}" for key in keys if key != "note")
+    options = ", ".join(f"{key} {_plain(record.recipe.get(key))}" for key in keys if key != "note")
     return label or options or "defaults"

@@ -174,7 +174,7 @@ def _rates(before: Mapping[str, Any], after: Mapping[str, Any], passed_s: float,
     if "disk_reads_per_s" in found:
         found["disk_operations_per_s"] = found.pop("disk_reads_per_s") + found.pop("disk_writes_per_s")
     rapl = _grown(before.get("rapl"), after.get("rapl"))
-    if rapl and rapl.keys() == after["rapl"].keys():
+    if rapl and rapl.keys() == after["rapl"].keys() == before["rapl"].keys():
         found["cpu_power_w"] = sum(rapl.values()) / passed_s
     if (power_w := _gpu_power(before, after, passed_s)) is not None:
         found["gpu_power_w"] = power_w

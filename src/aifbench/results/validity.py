@@ -189,7 +189,7 @@ def _may_omit(seen: Seen) -> bool:
 # What a rule sees.
 
 
-def _nothing(seen: Seen) -> Finding:
+def _successes(seen: Seen) -> Finding:
     return Finding(
         seen.successes,
         f"{seen.successes:,} of {seen.operations:,} operations succeeded in the measured window",
@@ -281,11 +281,16 @@ def _too_few_to_judge(seen: Seen) -> Finding:
 
 
 def _samples(seen: Seen) -> Finding:
-    return Finding(seen.latencies, f"{seen.latencies:,} operations carry the percentiles", _more(seen))
+    needed = 3 * (_P99_MIN if seen.timed else _P50_MIN)
+    fewer = f", fewer than {needed:,}" if seen.latencies < needed else ""
+    return Finding(seen.latencies, f"{seen.latencies:,} operations carry the percentiles{fewer}", _more(seen))
 
 
 def _duration(seen: Seen) -> Finding:
-    return Finding(seen.duration_s, f"measured for {format_number(seen.duration_s, 3)} s", _more(seen))
+    needed_s = _TIMED_S if seen.timed else _FIXED_S
+    less = f", less than {needed_s} s" if seen.duration_s < needed_s else ""
+    message = f"measured for {format_number(seen.duration_s, 3)} s{less}"
+    return Finding(seen.duration_s, message, f"{_more(seen)} {needed_s}" if seen.timed else _more(seen))
 
 
 def _cpu(seen: Seen) -> Finding:
@@ -372,13 +377,14 @@ _CPU_WARN_PERCENT = 85
 _CPU_IDLE_SHARE = 0.5  # a worker that is late though it has time to spare waits for a core
 _CLOCK_INVALID_MS = 10
 _OMISSION_WARN = 2
+_TIMED_S, _FIXED_S = 60, 10  # long enough to be VALID
 _P50_MIN, _P99_MIN = 6, 368  # see stats.intervals.minimum_n
 
 # SAMPLES: no percentile is printed below its minimum, and three times that is firm. A timed phase is asked
 # for its p99, fixed work for its rate.
 RULES = (
-    Rule("NOTHING", _always, _nothing, 1, 1, "operations", floor=True),
-    Rule("WORKERS", _always, _workers, 0, 0, "workers"),
+    Rule("SUCCESSES", _always, _successes, 1, 1, "operations", floor=True),
+    Rule("WORKERS", _always, _workers, 0, 0, "lost"),
     Rule("LIMITED", _is_limited, _limits, 0, inf, "workers"),
     Rule("ERRORS", _measured, _errors, 0.1, 1, "%"),
     Rule("RATE", _has_rate, _rate, 99, 95, "%", floor=True),
@@ -391,8 +397,8 @@ RULES = (
     Rule("STEADY", _unjudged, _too_few_to_judge, 30, -inf, "operations", floor=True),
     Rule("SAMPLES", _timed, _samples, 3 * _P99_MIN, _P50_MIN, "operations", floor=True),
     Rule("SAMPLES", _fixed, _samples, 3 * _P50_MIN, -inf, "operations", floor=True),
-    Rule("DURATION", _timed, _duration, 60, 10, "s", floor=True),
-    Rule("DURATION", _fixed, _duration, 10, 1, "s", floor=True),
+    Rule("DURATION", _timed, _duration, _TIMED_S, 10, "s", floor=True),
+    Rule("DURATION", _fixed, _duration, _FIXED_S, 1, "s", floor=True),
     Rule("CPU", _busy_in_time, _cpu, _CPU_WARN_PERCENT, inf, "%"),
     Rule("CPU", _busy_and_late, _cpu, _CPU_WARN_PERCENT, 97, "%"),
     Rule("LOOP", _measured, _loop, 100, 1000, "ms"),

@@ -95,6 +95,11 @@ class SlurmServer(ABC):
         return self.instance.name
 
     @property
+    def own_name(self) -> str:
+        """The name of one that we started, whose end takes along what is in it; empty for an attached one."""
+        return "" if self.instance.is_attached else self.name
+
+    @property
     def services(self) -> "Mapping[str, SlurmServer]":
         """What a run of its benchmarks loads."""
         return {"": self}
@@ -254,13 +259,12 @@ class SlurmServer(ABC):
                 return status
             if not status.is_alive:
                 raise ServiceDied(f"{self.name}: {status.detail}", hint=status.advice + self._last_words())
-            if status.stage is Stage.QUEUED and status.advice:
+            if status.stage is Stage.QUEUED and status.job.is_stuck:
                 raise NotReady(f"{self.name} will not start: {status.detail}", hint=status.advice)
             if self._site.clock.monotonic_s() >= deadline_s:
                 raise NotReady(
-                    f"{self.name} is not ready after {wait_s:g} s"
-                    f": {status.stage.value} {status.detail}".rstrip(),
-                    hint=f"`check {self.name} --wait 600` waits on, `logs {self.name}` shows what it says",
+                    f"{self.name} is not ready after {wait_s:g} s: {_stage_words(status)}",
+                    hint=self._waiting_hint(status),
                 )
             self._site.clock.sleep(PROBE_INTERVAL_S)
 
@@ -273,7 +277,7 @@ class SlurmServer(ABC):
             )
         if status.stage is not Stage.READY or status.endpoint is None:
             raise NotReady(
-                f"{self.name} is {status.stage.value} {status.detail}".rstrip(),
+                f"{self.name} is {_stage_words(status)}",
                 hint=f"`check {self.name} --wait 600` waits for it",
             )
         return status.endpoint
@@ -399,7 +403,7 @@ class SlurmServer(ABC):
             return self._status(job, self._ending_stage(job), detail="its job is ending")
         if job.state.is_waiting:
             return self._status(job, Stage.QUEUED, detail=job.reason, advice=job.advice)
-        detail = self._news().progress or "no announcement in its log yet"
+        detail = self._news().progress or "no address yet"
         return self._status(job, Stage.STARTING, detail=detail, advice=job.advice)
 
     def _ending_stage(self, job: JobInfo) -> Stage:
@@ -421,8 +425,13 @@ class SlurmServer(ABC):
             self._explain_end(job)
         if self.instance.stopped or job.state is JobState.COMPLETED:
             return self._status(job, Stage.ENDED, detail=self.instance.end_detail)
-        advice = self.instance.end_advice or f"`logs {self.name}` shows its last words"
+        advice = self.instance.end_advice or self._end_advice(job)
         return self._status(job, Stage.FAILED, detail=self.instance.end_detail, advice=advice)
+
+    def _end_advice(self, job: JobInfo) -> str:
+        if job.state is JobState.CANCELLED:
+            return f"cancelled by scancel or an administrator; `start {self.instance.kind}` starts a new one"
+        return f"`logs {self.name}` shows its last words"
 
     def _explain_end(self, job: JobInfo) -> None:
         """Note what the log says of a failure, beside what the scheduler says."""
@@ -440,6 +449,11 @@ class SlurmServer(ABC):
         if self.instance.is_attached:
             return f"it was attached: ask whoever runs it; `stop {self.name}` forgets it"
         return f"`logs {self.name}` shows what it says"
+
+    def _waiting_hint(self, status: ServiceStatus) -> str:
+        if status.stage is Stage.QUEUED:
+            return status.advice or f"`check {self.name} --wait 600` waits on, `stop {self.name}` gives it up"
+        return f"`check {self.name} --wait 600` waits on, `logs {self.name}` shows what it says"
 
     def _last_words(self) -> str:
         lines = [line for line in self.log_lines(50) if line.strip()][-_DIAGNOSIS_LINES:]
@@ -476,6 +490,11 @@ class SlurmServer(ABC):
             endpoint=endpoint.to_json(),
             version=announced.version or probe.version,
         )
+
+
+def _stage_words(status: ServiceStatus) -> str:
+    """`STARTING, no address yet`."""
+    return ", ".join(filter(None, (status.stage.value, status.detail)))
 
 
 def _ready_detail(announced: Announcement, job: JobInfo) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aifbench.cluster.endpoint import Endpoint
 from aifbench.load.plan import PhasePlan
 from aifbench.load.progress import Progress
+from aifbench.results.belongings import Belongings
 from aifbench.results.record import Check, Measurement, Metric, Role
 from aifbench.results.slo import Slo
 
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkContext:
-    """What a benchmark may use. `data_dir` is shared by all runs and visible to all workers."""
+    """What a benchmark may use. `data_dir` is shared by all runs and visible to all workers.
+
+    What it makes on a service it adds to `belongings` before, and strikes out once that is removed.
+    """
 
     endpoint: Endpoint
     data_dir: Path
     run_tag: str
     progress: Progress
+    belongings: Belongings = field(default_factory=Belongings)
 
 
 @dataclass(frozen=True, slots=True)

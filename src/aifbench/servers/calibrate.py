@@ -140,7 +140,7 @@ def calibrate(given: Mapping[str, Any], progress: Progress) -> Calibration:
         with Fleet(Path(name) / "phases", LocalLauncher(), workers=workers) as fleet:
             outcome = fleet.run(plan, progress, watch=lambda: "")
         if outcome.interrupted:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(outcome.problem)
         if outcome.problem:
             raise FleetError(outcome.problem)
         return _judge(outcome, arrivals)

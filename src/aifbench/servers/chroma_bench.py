@@ -15,7 +15,7 @@ from aifbench.servers.benchmark import BenchmarkContext, Evidence, Phase
 from aifbench.servers.counting import count_check
 from aifbench.servers.instrumented import instrument_params, via_of
 from aifbench.servers.load_options import arrivals_of, timing_of
-from aifbench.workloads.chroma_control import ChromaControl, ChromaNamespace, Collection
+from aifbench.workloads.chroma_control import COLLECTIONS_PATH, ChromaControl, ChromaNamespace, Collection
 from aifbench.workloads.datasets import Dataset, DatasetSpec, load_dataset, parse_filter
 from aifbench.workloads.preparation import prepare_dataset
 
@@ -52,6 +52,8 @@ class ChromaBenchmark:
         return int(self._options["workers"]) + ("mixed" in self._names)
 
     def phases(self) -> Iterator[Phase]:
+        url = f"{self._context.endpoint.url}{COLLECTIONS_PATH}"
+        self._context.belongings.add(self._belonging, f"`curl -X DELETE {url}/NAME` removes one of them")
         if "create" in self._names:
             yield self._create()
             return
@@ -76,7 +78,12 @@ class ChromaBenchmark:
         control = ChromaControl(self._context.endpoint, timeout_s=_CLEAN_UP_TIMEOUT_S)
         with suppress(BenchError):
             ChromaNamespace(control, self._context.run_tag).clear()
+            self._context.belongings.strike(self._belonging)
         control.close()
+
+    @property
+    def _belonging(self) -> str:
+        return f"the collections {self._namespace.prefix}_* at {self._context.endpoint.url}"
 
     def _prepare(self) -> None:
         options = self._options

@@ -123,8 +123,8 @@ def _checks(
 ) -> Iterator[Check]:
     """What ended a run early spoils its score, and not the phases that had come to their end."""
     yield _result_check(run.engine, name, results)
-    if name != TOTAL and _time_s(results):
-        yield check_duration(_time_s(results))
+    if name != TOTAL and results:
+        yield _duration_check(run.engine, results)
     is_phase_of_score = has_total and name != TOTAL
     for finding in reading.findings:
         if not (is_phase_of_score and finding.code in _OF_THE_SCORE):
@@ -133,6 +133,14 @@ def _checks(
     if not is_phase_of_score:
         yield from run.exits
     yield from run.checks
+
+
+def _duration_check(engine: str, results: Sequence[EngineResult]) -> Check:
+    """DURATION by the program's own clock; to run for a time, as some can be told, is the same work."""
+    if all(result.time_s is None for result in results):
+        message = f"{engine} does not tell for how long it measured"
+        return Check("DURATION", Verdict.WARN, message, advice="see that its work takes 10 s and more")
+    return check_duration(_time_s(results))
 
 
 def _result_check(engine: str, name: str, results: Sequence[EngineResult]) -> Check:

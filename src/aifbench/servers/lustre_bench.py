@@ -1,5 +1,6 @@
 """Benchmarks of a file system: which phases each is made of, in a directory of the run's own."""
 
+import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ class FileBenchmark:
 
     def phases(self) -> Iterator[Phase]:
         OwnDirectory.find(self._target)  # somebody may have put another one, or a link, in its place
+        path = shlex.quote(str(self._target / self._frame.context.run_tag))
+        self._frame.context.belongings.add(self._belonging, f"`rm -r {path}` removes it")
         self._own = OwnDirectory.create(
             self._target, self._frame.context.run_tag, self._frame.context.run_tag
         )
@@ -82,11 +85,17 @@ class FileBenchmark:
 
     def close(self) -> None:
         if self._own is None:
+            self._frame.context.belongings.strike(self._belonging)
             return
         try:
             self._own.remove()
+            self._frame.context.belongings.strike(self._belonging)
         except BenchError as error:
             self._frame.context.progress.note(f"{self._own.path} is left behind: {error}")
+
+    @property
+    def _belonging(self) -> str:
+        return f"the directory {self._target / self._frame.context.run_tag}"
 
     def _room(self, name: str) -> Path:
         """A directory of this part's own."""

@@ -39,7 +39,8 @@ def check_cache(
         return Check("CACHE", Verdict.VALID, "reads went past the page cache (O_DIRECT)", 0.0, unit="share")
     advice = "leave out --buffered, or read more data than the nodes have memory"
     if cached_share is not None:
-        share = f"{cached_share:.1%} of the data was in the page cache before the reading ({how})"
+        percent = format_number(100 * cached_share, 3)
+        share = f"{percent} % of the data was in the page cache before the reading ({how})"
         limits = ((_CACHED_INVALID, Verdict.INVALID), (_CACHED_WARN, Verdict.WARN))
         for limit, verdict in limits:
             if cached_share > limit:

@@ -228,7 +228,8 @@ def _utilisation_check(worst: float, shape: LoaderShape) -> Check | None:
     """AU: whether the accelerators were kept busy; the worst of them counts."""
     if shape.least_au is None:
         return None
-    text = f"the idlest accelerator was busy {worst:.1%}; MLPerf Storage asks for {shape.least_au:.0%}"
+    asked = f"MLPerf Storage asks for {100 * shape.least_au:.0f} %"
+    text = f"the idlest accelerator was busy {100 * worst:.1f} %; {asked}"
     if worst >= shape.least_au:
         return Check("AU", Verdict.VALID, text, worst, shape.least_au, "share")
     advice = (
@@ -243,7 +244,9 @@ def _loader_cache_check(frame: Frame, shape: LoaderShape, samples: int, share: f
     if memory_bytes is None:
         return Check("CACHE", Verdict.WARN, "the clients' memory is not known")
     asked = honest_samples(shape, frame.workers, memory_bytes)
-    before = "" if share is None else f"; {share:.1%} of it was cached before the first step"
+    before = (
+        "" if share is None else f"; {format_number(100 * share, 3)} % of it was cached before the first step"
+    )
     text = f"{samples:,} samples, where {asked:,} would keep the page cache out of it{before}"
     if samples >= asked:
         return Check("CACHE", Verdict.VALID, text, samples, asked, "samples")

@@ -82,7 +82,9 @@ LOAD_OPTIONS = (
     Option("trace", "open loop: play the due times in FILE, in seconds, one a line", metavar="FILE"),
     count_option("clients", "closed loop: operations under way at any time", 4, maximum=100_000),
     duration_option("duration", "measured time of a timed phase", 60.0),
-    duration_option("warmup", "time before the measured part of a timed phase", 5.0),
+    duration_option(
+        "warmup", "time before the measured part of a timed phase; 0 for none", 5.0, may_be_zero=True
+    ),
     duration_option("drain", "how long to wait for unfinished operations at the end", 10.0),
     duration_option("timeout", "time limit of one operation", 30.0),
     count_option("workers", "load-generating processes per stream", 1, maximum=4096),

@@ -1,20 +1,15 @@
 """PostgreSQL's benchmarks as phases: pgbench's own transactions, and what it has none for."""
 
-import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-from aifbench.errors import WorkloadError
 from aifbench.load.arrivals import AnyArrivals, Closed, Poisson
-from aifbench.load.plan import Quality
-from aifbench.results.record import Check, Measurement, Metric
+from aifbench.results.record import Check
 from aifbench.servers.benchmark import BenchmarkContext, Phase
 from aifbench.servers.levels import Level
 from aifbench.servers.load_options import arrivals_of
-from aifbench.servers.postgres_capacity import CapacitySearch
 from aifbench.servers.postgres_checks import (
     check_cached,
     check_connections,
@@ -24,31 +19,26 @@ from aifbench.servers.postgres_checks import (
 from aifbench.servers.postgres_choices import (
     USED_BY,
     choose_engine,
-    refuse_index_options,
     refuse_misplaced,
     refuse_stuck,
 )
 from aifbench.servers.postgres_database import RunDatabase
+from aifbench.servers.postgres_loading import Loading
 from aifbench.servers.postgres_log import Pooler, Storage
-from aifbench.servers.postgres_metrics import scaling_metrics
 from aifbench.servers.postgres_options import (
     parse_clients,
     parse_methods,
-    parse_response_slo,
     parse_scripts,
 )
 from aifbench.servers.postgres_phases import OWN, PGBENCH, PhaseMaker, Work, open_connections
-from aifbench.workloads import pgvector, sql_bulk, sql_metadata, sql_points
-from aifbench.workloads.datasets import Dataset, DatasetSpec, load_dataset, parse_filter
+from aifbench.servers.postgres_vector import VectorSearch
+from aifbench.workloads import sql_bulk, sql_metadata, sql_points
 from aifbench.workloads.pgbench import ROWS_PER_SCALE, Pgbench, find_pgbench
-from aifbench.workloads.preparation import prepare_dataset
 
 _FAMILY = {"tpcb": "tpcb-like", "simple-update": "simple-update", "select-only": "select-only"}
 _LADDER = (1, 2, 4, 8, 16)
 _ALL_ROWS = 1_000_000
-_DEFAULT_S = 60.0
 _ALL_LEVEL_S = 20.0
-_TRIAL_S = 15.0
 _OPEN_SHARE = 0.7
 # Single rows wait for the disk each: as many as for a batch would take hours.
 _SINGLE_ROW_SHARE = 50
@@ -79,6 +69,7 @@ class PostgresBenchmark:
         self._pgbench, self._without = choose_engine(bench, options, find)
         self._database = RunDatabase(context.endpoint, context.run_tag, pooler)
         self._maker = PhaseMaker(self._database, options)
+        self._loading = Loading(self._maker, options, self._arrivals, self._ladder)
         self._checks: tuple[Check, ...] = ()
         self._facts: dict[str, Any] = {}
 
@@ -91,9 +82,12 @@ class PostgresBenchmark:
             self._context.progress.note(self._without)
         if self._pgbench and (pooler := self._database.pooler):
             refuse_stuck(self._bench, self._options, pooler, self._most_clients_writing)
+        self._context.belongings.add(self._database.belonging, self._database.remedy)
         self._database.create()
         self._database.require_connections(self._most_connections, are_kept=not self._reconnects)
-        engine = asdict(self._pgbench) if self._pgbench else {"words": [OWN]}
+        engine: dict[str, Any] = {"command": OWN}
+        if self._pgbench:
+            engine = {"command": " ".join(self._pgbench.words), "version": self._pgbench.version}
         self._facts = {
             **self._database.facts(),
             "storage": asdict(self._storage) if self._storage else None,
@@ -109,6 +103,8 @@ class PostgresBenchmark:
     def close(self) -> None:
         if left := self._database.close():
             self._context.progress.note(left)
+        else:
+            self._context.belongings.strike(self._database.belonging)
 
     @property
     def _reconnects(self) -> bool:
@@ -140,17 +136,17 @@ class PostgresBenchmark:
         yield from self._bulk("copy-binary", rows, "load")
         yield from self._fill()
         reading = self._transactions("select-only")
-        yield from self._levels(reading, self._ladder, _ALL_LEVEL_S)
+        yield from self._loading.levels(reading, _ALL_LEVEL_S)
         best = max(seen.value("throughput") or 0.0 for seen in self._maker.seen[-len(self._ladder) :])
         if self._pgbench:
             writing = self._transactions("tpcb")
         else:
             writing = self._metadata_work()
             self._settle()
-        yield self._single(writing, Closed(self._options["clients"]), 2 * _ALL_LEVEL_S)
+        yield self._loading.single(writing, Closed(self._options["clients"]), 2 * _ALL_LEVEL_S)
         if best:
             arrivals = Poisson(_OPEN_SHARE * best, self._options["seed"])
-            yield self._single(reading, arrivals, 2 * _ALL_LEVEL_S, name="steady")
+            yield self._loading.single(reading, arrivals, 2 * _ALL_LEVEL_S, name="steady")
 
     def _tpcb(self) -> Iterator[Phase]:
         yield from self._family("tpcb")
@@ -166,7 +162,7 @@ class PostgresBenchmark:
 
     def _family(self, name: str) -> Iterator[Phase]:
         yield from self._fill()
-        yield from self._timed(self._transactions(name))
+        yield from self._loading.timed(self._transactions(name))
 
     def _load(self) -> Iterator[Phase]:
         for method in parse_methods(self._options["methods"]):
@@ -177,17 +173,17 @@ class PostgresBenchmark:
 
     def _point(self) -> Iterator[Phase]:
         yield from self._accounts()
-        yield from self._timed(self._point_work("point"))
+        yield from self._loading.timed(self._point_work("point"))
 
     def _range(self) -> Iterator[Phase]:
         yield from self._accounts()
         params = {"rows": self._account_rows, "span": self._options["span"], **self._own_params()}
-        yield from self._timed(self._own("range", "sql_points:RangeRead", params, items="rows"))
+        yield from self._loading.timed(self._own("range", "sql_points:RangeRead", params, items="rows"))
 
     def _metadata(self) -> Iterator[Phase]:
         work = self._metadata_work()
         self._settle()
-        yield from self._timed(work)
+        yield from self._loading.timed(work)
 
     def _analytics(self) -> Iterator[Phase]:
         self._make(
@@ -195,87 +191,28 @@ class PostgresBenchmark:
         )
         self._settle()
         params = {"schema": self._tables.schema, "timeout_s": self._options["timeout"]}
-        yield from self._timed(self._own("analytics", "sql_analytics:Analyse", params, items="rows"))
+        yield from self._loading.timed(self._own("analytics", "sql_analytics:Analyse", params, items="rows"))
 
     def _storm(self) -> Iterator[Phase]:
         params = {"timeout_s": self._options["timeout"]}
         work = self._own("storm", "sql_storm:Storm", params)
-        yield from self._timed(replace(work, connections=False))
+        self._checks = self._load_checks()
+        yield from self._loading.timed(replace(work, connections=False))
 
     def _vector(self) -> Iterator[Phase]:
-        options = self._options
-        version = pgvector.require_extension(self._tables)
-        kind = options["index"]
-        refuse_index_options(kind, options)
-        data = self._vectors()
-        built = {name: options[name] for name in pgvector.INDEXES[kind] if options[name] is not None}
-        asked = {name: options.get(name) for name in pgvector.SEARCH_OPTIONS[kind] if options.get(name)}
-        pgvector.create_vectors(self._tables, data.dim)
-        parameters = {
-            "vectors": data.base,
-            "dim": data.dim,
-            "metric": data.metric,
-            "index": kind,
-            **built,
-            **asked,
-        }
-        self._facts |= {
-            "dataset": data.describe(),
-            "index": {"kind": kind, **built, **asked},
-            "pgvector": version,
-        }
-        params = {"dataset": str(data.path), "schema": self._tables.schema}
-        yield self._ingest(params, data.base, parameters)
-        began_s = time.monotonic()
-        self._make(
-            f"index {kind}", lambda: pgvector.create_index(self._tables, kind, data.metric, data.dim, built)
-        )
-        build_s = time.monotonic() - began_s
-        self._settle()
-        target, k = options["recall_target"], options["k"]
-        settings = pgvector.search_settings(kind, asked)
-        self._set_default(settings)
-        search = replace(
-            self._own("search", "pgvector:Search", {**params, "k": k, "search": settings}),
-            qualities=(
-                Quality(f"recall@{k}", warn_below=target, invalid_below=target / 2),
-                Quality(f"recall@{k} tie-aware"),
-            ),
-            parameters={**parameters, "k": k},
-        )
-        size_mb = self._tables.size_bytes() / 1e6
-        told = (Metric("index_build", build_s, "s", "lower"), Metric("stored_size", size_mb, "MB", "lower"))
-        yield from self._timed(search, lambda _: told)
-
-    def _vectors(self) -> Dataset:
-        options = self._options
-        self._context.progress.phase("data", "vectors, queries and exact answers")
-        spec = DatasetSpec(
-            vectors=options["vectors"],
-            dim=options["dim"],
-            queries=options["queries"],
-            k=options["k"],
-            metric=options["metric"],
-            seed=options["seed"],
-            folder=options["dataset"],
-            filter=parse_filter(options["filter"]),
-        )
-        return load_dataset(prepare_dataset(spec, self._context.data_dir))
-
-    def _ingest(self, params: Mapping[str, Any], vectors: int, parameters: Mapping[str, Any]) -> Phase:
-        batch = self._options["batch"]
-        limit = math.ceil(vectors / batch)
-        work = replace(
-            self._own("ingest", "pgvector:Ingest", {**params, "batch": batch, "last": vectors}),
-            items="vectors",
-            stored=lambda: int(self._tables.count(pgvector.TABLE)),
-            rows_each=batch,
-            is_stationary=False,
-            parameters=parameters,
-        )
+        vectors = VectorSearch(self._tables, self._options, self._context)
+        vectors.create()
+        self._facts |= vectors.facts()
         self._checks = self._load_checks()
-        level = Level("ingest", Closed(min(self._options["clients"], limit)), limit=limit)
-        return self._maker.phase(work, level)
+        yield self._maker.phase(
+            vectors.ingest(partial(self._own, "ingest", "pgvector:Ingest")), vectors.ingest_level
+        )
+        self._make(f"index {vectors.kind}", vectors.build_index)
+        self._settle()
+        self._set_default(vectors.settings)
+        search = vectors.search(partial(self._own, "search", "pgvector:Search"))
+        built = vectors.index_metrics()
+        yield from self._loading.timed(search, lambda _: built)
 
     # What they are made of.
 
@@ -431,64 +368,4 @@ class PostgresBenchmark:
         return (
             durable,
             check_connections(reconnects=self._reconnects, pooler=str(self._database.pooler or "")),
-        )
-
-    # How they are loaded.
-
-    def _timed(
-        self, work: Work, more: Callable[[Measurement], Sequence[Metric]] = lambda _: ()
-    ) -> Iterator[Phase]:
-        options = self._options
-        if self._bench == "storm":
-            self._checks = self._load_checks()
-        if options["slo"]:
-            yield from CapacitySearch(
-                self._maker,
-                work,
-                parse_response_slo(options["slo"]),
-                precision=options["precision"],
-                trial_s=options["duration"] or _TRIAL_S,
-                warmup_s=options["warmup"],
-                clients=options["clients"],
-                seed=options["seed"],
-            ).phases()
-        elif self._ladder:
-            yield from self._levels(work, self._ladder, _DEFAULT_S, more)
-        else:
-            yield self._single(work, self._arrivals, _DEFAULT_S, more=more)
-
-    def _levels(
-        self,
-        work: Work,
-        ladder: Sequence[int],
-        default_s: float,
-        more: Callable[[Measurement], Sequence[Metric]] = lambda _: (),
-    ) -> Iterator[Phase]:
-        """One level after another; the last one carries the scaling law through all of them."""
-        seen = self._maker.seen
-        first = len(seen)
-
-        def last(measurement: Measurement) -> Sequence[Metric]:
-            rates = [(level.level.clients or 1, level.value("throughput") or 0.0) for level in seen[first:]]
-            return (*more(measurement), *scaling_metrics(rates))
-
-        for clients in ladder:
-            extra = last if clients == ladder[-1] else more
-            yield self._single(work, Closed(clients), default_s, name=f"clients-{clients}", more=extra)
-            if not seen[-1].value("throughput"):
-                why = next(iter(seen[-1].measurement.errors), "see `logs` of the service")
-                raise WorkloadError(f"no operation of {clients} clients succeeded: {why}")
-
-    def _single(
-        self,
-        work: Work,
-        arrivals: AnyArrivals,
-        default_s: float,
-        *,
-        name: str = "",
-        more: Callable[[Measurement], Sequence[Metric]] = lambda _: (),
-    ) -> Phase:
-        measure_s = self._options["duration"] or default_s
-        return self._maker.phase(
-            work, Level(name or work.name, arrivals, measure_s, self._options["warmup"]), more
         )

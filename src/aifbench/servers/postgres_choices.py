@@ -5,7 +5,6 @@ from typing import Any
 
 from aifbench.errors import UsageError, WorkloadError
 from aifbench.servers.postgres_log import Pooler
-from aifbench.workloads import pgvector
 from aifbench.workloads.pgbench import Pgbench
 
 _TIMED = (
@@ -109,14 +108,3 @@ def refuse_misplaced(bench: str, options: Mapping[str, Any]) -> None:
         raise UsageError(f"--{loads[0]} and --{loads[1]} exclude each other", hint="give one of them")
     if bench == "script" and not options["file"]:
         raise UsageError("script needs SQL files", hint="give --file, such as --file read.sql:9,write.sql:1")
-
-
-def refuse_index_options(kind: str, options: Mapping[str, Any]) -> None:
-    """What an index of another kind has. Raises UsageError."""
-    known = {*pgvector.INDEXES[kind], *pgvector.SEARCH_OPTIONS[kind]}
-    for key in ("m", "ef_construction", "ef_search", "lists", "probes"):
-        if key in options["given"] and key not in known:
-            names = ", ".join(name.replace("_", "-") for name in sorted(known))
-            raise UsageError(
-                f"an index {kind} has no --{key.replace('_', '-')}", hint=f"valid: {names or 'none'}"
-            )

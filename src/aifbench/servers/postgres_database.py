@@ -13,7 +13,13 @@ from aifbench.errors import BenchError, UsageError
 from aifbench.servers.postgres_log import Pooler
 from aifbench.workloads import postgres_stats
 from aifbench.workloads.pgbouncer import PgBouncer
-from aifbench.workloads.postgres_control import PostgresNamespace, Sizes, direct
+from aifbench.workloads.postgres_control import (
+    MAINTENANCE_DATABASE,
+    USER,
+    PostgresNamespace,
+    Sizes,
+    direct,
+)
 from aifbench.workloads.postgres_stats import Snapshot
 from aifbench.workloads.sql_control import SqlControl, SqlNamespace
 
@@ -43,6 +49,16 @@ class RunDatabase:
         self.tables: SqlNamespace
         self.settings: dict[str, str] = {}
         self._version = 0
+
+    @property
+    def belonging(self) -> str:
+        return f"the database {self.name} at {self._server.authority}"
+
+    @property
+    def remedy(self) -> str:
+        host, port = self._server.host, self._server.port
+        statement = f"DROP DATABASE {self.name}"
+        return f'`psql -h {host} -p {port} -U {USER} -d {MAINTENANCE_DATABASE} -c "{statement}"` removes it'
 
     def create(self) -> None:
         """Raises ServiceError."""

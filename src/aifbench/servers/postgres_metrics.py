@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from aifbench.results.record import Metric
 from aifbench.stats.intervals import Estimate
 from aifbench.stats.scaling import Refusal, fit
+from aifbench.units import format_number
 from aifbench.workloads.postgres_stats import Change
 
 
@@ -47,7 +48,7 @@ def scaling_metrics(levels: Sequence[tuple[int, float]]) -> tuple[Metric, ...]:
     law = fit([clients for clients, _ in levels], [rate for _, rate in levels])
     if isinstance(law, Refusal):
         return (Metric("scaling_peak", None, "clients", note=f"no scaling law was fitted: {law.reason}"),)
-    note = "; ".join((f"the law explains {law.r2:.1%} of the differences", *law.notes))
+    note = "; ".join((f"the law explains {format_number(100 * law.r2, 3)} % of the differences", *law.notes))
     metrics = [
         _of("scaling_single", law.rate_of_one, "ops/s", "higher"),
         _of("scaling_contention", law.sigma, "", "lower"),

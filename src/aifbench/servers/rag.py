@@ -18,7 +18,7 @@ from aifbench.servers.inference_phases import limited_by
 from aifbench.servers.inference_setup import Setup
 from aifbench.servers.load_options import arrivals_of, timing_of
 from aifbench.units import parse_count
-from aifbench.workloads.chroma_control import ChromaControl, ChromaNamespace, Collection
+from aifbench.workloads.chroma_control import COLLECTIONS_PATH, ChromaControl, ChromaNamespace, Collection
 from aifbench.workloads.datasets import Dataset, DatasetSpec, load_dataset
 from aifbench.workloads.openai_control import OpenAIControl
 from aifbench.workloads.preparation import prepare_dataset
@@ -66,6 +66,8 @@ class RagBenchmark:
             raise UsageError(f"{llm.model} generates nothing, it embeds", hint="give another service as llm")
         embed = self._embed_setup()
         self._check_length(llm)
+        url = f"{self._endpoints['store'].url}{COLLECTIONS_PATH}"
+        self._context.belongings.add(self._belonging, f"`curl -X DELETE {url}/NAME` removes one of them")
         dataset = self._dataset(embed)
         collection = self._store(dataset)
         self._facts = {
@@ -92,7 +94,12 @@ class RagBenchmark:
         control = ChromaControl(self._endpoints["store"], timeout_s=_CLEAN_UP_TIMEOUT_S)
         with closing(control), suppress(BenchError):
             ChromaNamespace(control, self._context.run_tag).clear()
+            self._context.belongings.strike(self._belonging)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _belonging(self) -> str:
+        return f"the collections {self._namespace.prefix}_* at {self._endpoints['store'].url}"
 
     def _context_of(self, role: str) -> BenchmarkContext:
         return replace(self._context, endpoint=self._endpoints[role])

@@ -18,6 +18,7 @@ from aifbench.errors import (
     ServiceDied,
     UsageError,
     WorkloadError,
+    ending_words,
 )
 from aifbench.load.arrivals import Closed, from_json
 from aifbench.load.fleet import Fleet, JobLauncher, Launcher, LocalLauncher, PhaseOutcome
@@ -25,6 +26,8 @@ from aifbench.load.plan import StreamPlan
 from aifbench.load.progress import Progress
 from aifbench.load.samples import Samples
 from aifbench.options import resolve_options
+from aifbench.results.belongings import Belongings, LeftStore
+from aifbench.results.neighbours import neighbours, with_shared
 from aifbench.results.provenance import collect
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
 from aifbench.results.summary import StreamFacts, summarise
@@ -72,8 +75,8 @@ class BenchRun:
 
     def run(self) -> RunRecord:
         """The COMPLETE record. Whatever ends it early is raised after what was measured has been stored:
-        KeyboardInterrupt leaves the run INTERRUPTED, a BenchError leaves it FAILED, and of options that
-        cannot be used no run is left.
+        KeyboardInterrupt and SystemExit leave the run INTERRUPTED, a BenchError leaves it FAILED, and of
+        options that cannot be used no run is left.
         """
         first, *_ = self._services.values()
         endpoint, *_ = [server.ready_endpoint() for server in self._services.values()]
@@ -85,7 +88,11 @@ class BenchRun:
         )
         self._sampling = Sampling(self._services, self._directory, self._site.clock)
         context = BenchmarkContext(
-            endpoint, config.results_dir / "datasets", self._record.run_id.replace("-", ""), self._progress
+            endpoint,
+            config.results_dir / "datasets",
+            self._record.run_id.replace("-", ""),
+            self._progress,
+            Belongings(LeftStore(config.results_dir).note(self._record.run_id), first.own_name),
         )
         try:
             self._run_phases(launcher, context)
@@ -101,8 +108,8 @@ class BenchRun:
             shutil.rmtree(self._directory, ignore_errors=True)
             return
         with suppress(ResultError):
-            if isinstance(error, KeyboardInterrupt):
-                self._finish(RunState.INTERRUPTED, "interrupted by the user")
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                self._finish(RunState.INTERRUPTED, ending_words(error))
             elif isinstance(error, BenchError):
                 error.run_id = self._record.run_id
                 self._finish(RunState.FAILED, str(error))
@@ -153,7 +160,7 @@ class BenchRun:
                 is_measured=phase.is_measured,
             )
         if outcome.interrupted:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(outcome.problem)
         if loss := self._loss(max_age_s=0.0):
             raise ServiceDied(f"in phase {phase.plan.name}: {loss}")
         if outcome.problem:
@@ -220,6 +227,9 @@ class BenchRun:
         except (OSError, ArithmeticError, LookupError, TypeError, ValueError) as damage:
             # What machines did is beside the point of a run, which must not be lost for a damaged line of it.
             self._progress.note(f"what the machines did could not be read: {type(damage).__name__}: {damage}")
+        with suppress(ResultError):  # a folder that cannot be listed now tells nothing of others
+            others = neighbours(self._site.runs, self._record, self._site.clock)
+            self._record = with_shared(self._record, others)
         ended = utc_text(self._site.clock.wall_s())
         record = replace(self._record, state=state, error=error, ended_utc=ended)
         self._record = replace(record, files=_hashes(self._directory))
@@ -240,7 +250,8 @@ class BenchRun:
     def _longest_s(self) -> float:
         """A generous guess: two timed phases of each service in each round, and as long for all the rest."""
         phases = 2 + 2 * len(self._services) * int(self._recipe.get("rounds", 1))
-        return phases * float(sum(self._recipe[key] or _UNKNOWN_S for key in ("warmup", "duration", "drain")))
+        times_s = (self._recipe[key] for key in ("warmup", "duration", "drain"))
+        return phases * float(sum(_UNKNOWN_S if time_s is None else time_s for time_s in times_s))
 
     def _launcher(self) -> Launcher:
         """Load is made here where that is a compute node or the only node; else by a client job."""

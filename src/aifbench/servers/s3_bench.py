@@ -75,6 +75,10 @@ class S3Benchmark:
 
     def phases(self) -> Iterator[Phase]:
         self._context.progress.phase("bucket", self._bucket.name)
+        url = self._context.endpoint.url
+        self._context.belongings.add(
+            self._belonging, f"`aws --endpoint-url {url} s3 rb --force s3://{self._bucket.name}` removes it"
+        )
         self._bucket.create()
         self._facts = {
             "bucket": self._bucket.name,
@@ -96,11 +100,16 @@ class S3Benchmark:
             control = S3Control(self._context.endpoint, self._region, timeout_s=_CLEAN_UP_TIMEOUT_S)
             with closing(control):
                 self._bucket.clear(control)
+            self._context.belongings.strike(self._belonging)
         except BenchError as error:
             self._left_behind(str(error))
         except KeyboardInterrupt:
             self._left_behind("its removal was interrupted")
             raise
+
+    @property
+    def _belonging(self) -> str:
+        return f"the bucket {self._bucket.name} at {self._context.endpoint.url}"
 
     def _left_behind(self, why: str) -> None:
         self._context.progress.note(f"the bucket {self._bucket.name} is left behind: {why}")

@@ -88,7 +88,8 @@ class ServiceJob:
         """Note the end when it is news, so that nobody asks again, and remove the service's data."""
         if not self.instance.is_open:
             return
-        code = f", exit code {job.exit_code}" if job.exit_code else ""
+        # Of what was ended from outside, the code says no more than that.
+        code = f", exit code {job.exit_code}" if job.exit_code and job.state is JobState.FAILED else ""
         detail = f"job {job.job_id} ended: {job.state.value}{code}"
         if job.state is JobState.UNKNOWN:
             detail = f"the scheduler does not know job {job.job_id} any more"

@@ -6,7 +6,7 @@ all of them.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aifbench.errors import UsageError
@@ -172,7 +172,8 @@ class ServerGroup:
         if bench == "rag":
             from aifbench.servers.rag import RagBenchmark
 
-            return RagBenchmark(endpoints, options, context)
+            own = replace(context, belongings=context.belongings.of(self.services["store"].own_name))
+            return RagBenchmark(endpoints, options, own)
         from aifbench.servers.together_bench import InterferenceBenchmark
 
         return InterferenceBenchmark(self.services, endpoints, options, context)

@@ -39,7 +39,12 @@ class InterferenceBenchmark:
         with ExitStack() as stack:  # what is made before one that cannot be made is given back
             for number, (role, server) in enumerate(services.items()):
                 recipe = options["members"][role]
-                own = replace(context, endpoint=endpoints[role], run_tag=f"{context.run_tag}{number}")
+                own = replace(
+                    context,
+                    endpoint=endpoints[role],
+                    run_tag=f"{context.run_tag}{number}",
+                    belongings=context.belongings.of(server.own_name),
+                )
                 benchmark = server.benchmark(recipe["bench"], recipe, own)
                 stack.callback(benchmark.close)
                 self._benchmarks[role] = benchmark

@@ -43,7 +43,38 @@ class SessionResults(SessionCore):
         from aifbench.report import markdown, tables
 
         record = self.run(ref)
-        return markdown.run_markdown(record) if full else tables.run_text(record)
+        text = markdown.run_markdown(record) if full else tables.run_text(record)
+        left = self._left_by(record)
+        return "\n".join([text.rstrip("\n"), "", *left]) if left else text
+
+    def left_behind(self) -> list[str]:
+        """What runs that were killed may have left on services, and what removes it; told only once."""
+        from aifbench.results.belongings import LeftStore
+
+        found = LeftStore(self.config.results_dir).untold(self._own_services, self._is_over)
+        return [sentence for left in found for sentence in left.sentences()]
+
+    def _left_by(self, record: "RunRecord") -> list[str]:
+        from aifbench.results.belongings import LeftStore
+        from aifbench.results.record import RunState
+
+        if record.state is RunState.RUNNING:
+            return []
+        return LeftStore(self.config.results_dir).of(record.run_id, self._own_services()).sentences()
+
+    def _own_services(self) -> list[str]:
+        return [instance.name for instance in self._site.instances.open_instances()]
+
+    def _is_over(self, run_id: str) -> bool:
+        """Also of a run that was deleted."""
+        from aifbench.results.record import RunState
+
+        try:
+            return self._site.runs.load(run_id).state is not RunState.RUNNING
+        except UnknownRun:
+            return True
+        except ResultError:
+            return False
 
     def report(self, ref: str, *, formats: Sequence[str] = (), out: Path | None = None) -> list[Path]:
         """Write the report of a run beside its record, or of a study into its directory; the files written.

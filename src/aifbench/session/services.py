@@ -37,6 +37,10 @@ class SessionServices(SessionCore):
     def start_options(self, kind: str) -> tuple[Option, ...]:
         return server_class(kind).start_options(self._site)
 
+    def runs_and_ends(self, kind: str) -> bool:
+        """Whether its job ends before it is measured, and its `nodes` are those that make the load."""
+        return server_class(kind).runs_and_ends
+
     def bench_names(self, kind: str) -> tuple[str, ...]:
         return server_class(kind).benches
 

@@ -95,7 +95,9 @@ def fit(clients: Sequence[float], rates: Sequence[float]) -> Scaling | Refusal:
     log_rate = law.log_rate(sigma, kappa)
     r2 = _r2(x, n * np.exp(log_rate - law.log_cost(sigma, kappa)))
     if r2 < MIN_R2:
-        return Refusal(f"the law explains {max(r2, 0.0):.0%} of the differences, less than {MIN_R2:.0%}")
+        return Refusal(
+            f"the law explains {100 * max(r2, 0.0):.0f} % of the differences, less than {100 * MIN_R2:.0f} %"
+        )
     limit = law.limit(sigma, kappa)
     peak = _peak_estimate(law, sigma, kappa, limit, len(n))
     largest = float(n.max())

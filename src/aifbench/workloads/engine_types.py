@@ -118,6 +118,7 @@ class Asked:
     repeats: int = 1
     duration_s: int = 0
     is_random: bool = False
+    files: int = 0  # of each process, where it is about metadata
 
     @classmethod
     def of(cls, job: EngineJob) -> "Asked":
@@ -128,6 +129,7 @@ class Asked:
             repeats=job.repeats,
             duration_s=job.duration_s or 0,
             is_random=job.is_random,
+            files=job.files,
         )
 
     @classmethod

@@ -10,8 +10,6 @@ from aifbench.errors import WorkloadError
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 
-_IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs"})
-_LAYERED = frozenset({"overlay", "overlayfs", "fuse.fuse-overlayfs", "aufs", "squashfs"})
 _SHARED = frozenset(
     {"lustre", "nfs", "nfs4", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3", "wekafs", "9p",
      "virtiofs", "fuse.sshfs", "fuse.juicefs", "dfuse", "fuse.dfuse", "panfs", "pvfs2", "orangefs", "afs"}
@@ -33,23 +31,9 @@ class Mount:
         return self.fs_type == "lustre"
 
     @property
-    def is_in_memory(self) -> bool:
-        """Files are memory of this node: nothing is stored, and nothing of it tells about storage."""
-        return self.fs_type in _IN_MEMORY
-
-    @property
-    def is_layered(self) -> bool:
-        """A container's own layer, which hides what lies below."""
-        return self.fs_type in _LAYERED
-
-    @property
     def is_shared(self) -> bool:
         """Other nodes see the same files."""
         return self.fs_type in _SHARED
-
-    @property
-    def is_read_only(self) -> bool:
-        return "ro" in self.options
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,12 +119,6 @@ def _scan(probes: Vectors, block: Vectors, count: int, metric: str) -> tuple[Vec
     return (near if metric == "l2" else -near), at
 
 
-def recall_by_id(returned: Ids, truth: Ids) -> Float64:
-    """Per query, the share of the true ids (q, k) found among the returned ones (q, any width)."""
-    found = (truth[:, :, None] == returned[:, None, :]).any(axis=2)
-    return np.asarray(found.mean(axis=1))
-
-
 def recall_tie_aware(returned: Ids, returned_distances: Float64, truth_distances: Float64) -> Float64:
     """Per query, the share of k returned ids that are as near as the true k-th; repeats count once.
 

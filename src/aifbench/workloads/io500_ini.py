@@ -44,15 +44,6 @@ class Io500Ini:
     def stonewall_s(self) -> int:
         return _whole(self.value("debug", "stonewall-time"), LIST_STONEWALL_S)
 
-    @property
-    def is_student_cluster(self) -> bool:
-        return _as_bool(self.value("global", "scc")) is True
-
-    @property
-    def needed_stonewall_s(self) -> int:
-        """The least that the rules it runs under accept."""
-        return STUDENT_STONEWALL_S if self.is_student_cluster else LIST_STONEWALL_S
-
 
 def parse_ini(text: str) -> Io500Ini:
     """Everything that can be read; what is wrong is in `problems`."""

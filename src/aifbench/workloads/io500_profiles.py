@@ -29,10 +29,6 @@ class Profile:
     files: int = 1_000_000
     is_student_cluster: bool = False
 
-    @property
-    def is_for_the_list(self) -> bool:
-        return self.stonewall_s >= LIST_STONEWALL_S and not self.is_student_cluster
-
 
 PROFILES = {
     profile.name: profile

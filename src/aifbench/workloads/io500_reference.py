@@ -15,7 +15,6 @@ from pathlib import Path
 from aifbench.workloads.io500_score import BANDWIDTH_PHASES, SCORED_PHASES, Printed, Score, strict_score
 from aifbench.workloads.io500_summary import unit_of
 
-SOURCE = "public archive IO500/submission-data, commit f610b34 (2026-02-18)"
 MELUXINA_SUBMISSION = "550"
 MELUXINA_NODES = 512
 

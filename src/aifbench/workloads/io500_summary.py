@@ -66,10 +66,6 @@ class Summary:
     score_hash: str = ""
 
     @property
-    def is_extended(self) -> bool:
-        return self.mode == "extended" or self.extended_totals is not None
-
-    @property
     def is_complete(self) -> bool:
         """It came to its score, with a line for each phase that counts."""
         names = {phase.name for phase in self.phases}

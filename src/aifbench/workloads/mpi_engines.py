@@ -131,10 +131,9 @@ class Mdtest:
 
     def parse(self, text: str, files: Mapping[str, str]) -> EngineReading:
         run = parse_mdtest(text)
-        results = tuple(_mdtest_results(run))
-        return EngineReading(
-            self.name, run.version, results, tuple(_mdtest_findings(run, Asked.within(files)))
-        )
+        asked = Asked.within(files)
+        results = tuple(_mdtest_results(run, asked))
+        return EngineReading(self.name, run.version, results, tuple(_mdtest_findings(run, asked)))
 
 
 def _io500_results(summary: Summary, *, marks_count: bool) -> Iterator[EngineResult]:
@@ -204,13 +203,16 @@ def _ior_findings(run: IorRun, asked: Asked) -> Iterator[Finding]:
         )
 
 
-def _mdtest_results(run: MdtestRun) -> Iterator[EngineResult]:
+def _mdtest_results(run: MdtestRun, asked: Asked) -> Iterator[EngineResult]:
+    """The time of an iteration follows from its rate: each process works on as many files as were asked."""
+    items = asked.files * (run.tasks or 0)
     for name, operation in _MDTEST_ROWS.items():
         if row := run.row(operation):
             yield EngineResult(
                 name,
                 row.mean_per_s,
                 "ops/s",
+                items / row.mean_per_s if items and row.mean_per_s else None,
                 last_done=row.mean_per_s,
                 low=row.min_per_s,
                 high=row.max_per_s,

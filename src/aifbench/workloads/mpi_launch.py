@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from aifbench.errors import WorkloadError
 
-LAUNCHERS = ("auto", "srun", "mpirun", "none")
-
 # What is started inside of a step must not take these for its own: its parent's rank, binding and size.
 _STEP_VARIABLES = (
     *("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_STEP_ID"),

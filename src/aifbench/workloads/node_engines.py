@@ -199,7 +199,8 @@ def _fio_findings(run: FioRun, asked: Asked, operation: str) -> Iterator[Finding
             yield Finding(
                 "FIO_STRAGGLER",
                 False,
-                f"{total.direction}: the slowest process had {total.slowest_share:.0%} of the mean rate",
+                f"{total.direction}: the slowest process had {100 * total.slowest_share:.0f} % "
+                "of the mean rate",
             )
 
 

@@ -34,7 +34,6 @@ from aifbench.workloads.postgres_control import USER
 
 ROWS_PER_SCALE = 100_000  # of pgbench_accounts
 BUILTINS = ("tpcb-like", "simple-update", "select-only")
-QUERY_MODES = ("simple", "extended", "prepared")
 
 _LOG_PREFIX = "transactions"
 # Serialization failures and deadlocks are counted, and can be tried again, from this version on.

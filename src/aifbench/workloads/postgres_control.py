@@ -81,11 +81,6 @@ class PostgresControl:
         """Such as 18.4, without what a distribution adds to it."""
         return str(self.value("SHOW server_version")).partition(" ")[0]
 
-    @property
-    def version_number(self) -> int:
-        """Such as 180004 for 18.4."""
-        return int(self._connection.info.server_version)
-
     def settings(self, names: Sequence[str] = RECORDED_SETTINGS) -> dict[str, str]:
         """Those named and those that the server was started with, in PostgreSQL's own words and units.
 

@@ -69,10 +69,6 @@ class Change:
     pooler_wait_s: float | None = None
 
     @property
-    def commits_per_s(self) -> float | None:
-        return self.commits / self.duration_s if self.duration_s > 0 else None
-
-    @property
     def wal_bytes_per_commit(self) -> float | None:
         return self.wal_bytes / self.commits if self.wal_bytes is not None and self.commits else None
 

@@ -68,14 +68,6 @@ def parse(text: str, families: Collection[str] | None = None) -> Page:
     return Page(values, bad_lines)
 
 
-def parse_series(text: str) -> Series:
-    """The inverse of str(series). Raises NotASeries."""
-    series, rest = _series(text)
-    if rest:
-        raise NotASeries(text)
-    return series
-
-
 def _lines(text: str) -> Iterator[tuple[str, bool]]:
     """Lines that should hold a sample, and whether each is complete."""
     start = 0

@@ -134,7 +134,7 @@ _TYPES: dict[str, type] = {
 
 
 def parse(argv: Sequence[str]) -> tuple[ReferencePlan, argparse.Namespace]:
-    """The plan, and the options of the process itself: port, cpu, realtime, truth."""
+    """The plan, and the options of the process itself: port, cpu, realtime."""
     parser = argparse.ArgumentParser(
         prog="python -m aifbench.workloads.reference_server",
         description="An OpenAI-compatible server of exactly known timing, to measure load clients against.",
@@ -143,7 +143,6 @@ def parse(argv: Sequence[str]) -> tuple[ReferencePlan, argparse.Namespace]:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
     parser.add_argument("--cpu", type=int, help="run on this core only")
     parser.add_argument("--realtime", action="store_true", help="try to run before all ordinary processes")
-    parser.add_argument("--truth", type=Path, help="write what was really done to this file at the end")
     options = parser.parse_args(argv)
     try:
         return ReferencePlan.from_options(options), options

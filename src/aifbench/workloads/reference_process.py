@@ -36,22 +36,17 @@ class ReferenceServer:
         return Endpoint("127.0.0.1", self.port, secret_file=self._key_file)
 
     def __enter__(self) -> Self:
-        self._directory = tempfile.TemporaryDirectory(prefix="aifbench-reference-")
-        self._truth = Path(self._directory.name) / "truth.json"
-        self._log = Path(self._directory.name) / "log"
         source = str(Path(__file__).resolve().parents[2])
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "aifbench.workloads.reference_server"),
-                    *(*self._options, "--truth", str(self._truth)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env={**os.environ, "PYTHONPATH": source},
-                start_new_session=True,
-            )
+        # Without a name, so that nothing is left when this process is killed.
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "aifbench.workloads.reference_server", *self._options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, "PYTHONPATH": source},
+            start_new_session=True,
+        )
         try:
             self.port = self._read_port()
         except BaseException:
@@ -63,8 +58,7 @@ class ReferenceServer:
         self._end()
 
     def _read_port(self) -> int:
-        assert self._process.stdout is not None
-        line = _line(self._process.stdout, _START_S)
+        line = _line(self._output, _START_S)
         if not line.startswith(b"PORT: "):
             raise WorkloadError(
                 f"the reference server did not start{self._last_words()}", hint="`doctor` checks this machine"
@@ -76,23 +70,28 @@ class ReferenceServer:
         self._process.send_signal(signal.SIGTERM)
         try:
             self._process.wait(_STOP_S)
-            return Truth.read(self._truth)
-        except (subprocess.TimeoutExpired, OSError) as error:
+            return Truth.from_line(self._output.read())
+        except (subprocess.TimeoutExpired, ValueError) as error:
             raise WorkloadError(f"the reference server did not end well{self._last_words()}") from error
         finally:
             self._end()
 
+    @property
+    def _output(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
     def _last_words(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
         return f": {lines[-1]}" if lines else ""
 
     def _end(self) -> None:
         """Nothing is left afterwards; a second time does nothing."""
         self._process.kill()
         self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._directory.cleanup()
+        self._output.close()
+        self._log.close()
 
 
 def _line(stream: IO[bytes], timeout_s: float) -> bytes:

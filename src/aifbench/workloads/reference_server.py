@@ -6,7 +6,8 @@ sleeps when there is time, and polls when the next is near, so it keeps a core b
 
     python -m aifbench.workloads.reference_server --ttft 0.05 --itl 0.005 --port 0
 
-prints `PORT: <port>` when it listens, and ends on SIGTERM, on SIGINT, or when its parent process has ended.
+prints `PORT: <port>` when it listens, and ends on SIGTERM, on SIGINT, or when its parent process has ended;
+its last line is what it really did (`reference_truth`), as JSON.
 """
 
 import ctypes
@@ -462,8 +463,8 @@ def main(argv: list[str]) -> int:
     sys.stdout.write(f"PORT: {listener.getsockname()[1]}\n")
     sys.stdout.flush()
     loop.run()
-    if options.truth:
-        loop.ledger.truth().write(options.truth)
+    with suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), loop.ledger.truth().to_line())
     return 0
 
 

@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Self
 
 # Times are kept as counts of cells of 2**10 ns, about 1 µs: bounded memory, whatever the number of tokens.
@@ -47,15 +46,13 @@ class Truth:
     cpu_s: float
     wall_s: float
 
-    def write(self, path: Path) -> None:
-        """Complete or not at all."""
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text(json.dumps(asdict(self)), encoding="ascii")
-        unfinished.replace(path)
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode("ascii") + b"\n"
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        return cls(**json.loads(path.read_text(encoding="ascii")))
+    def from_line(cls, line: bytes) -> Self:
+        """The inverse of `to_line`. Raises ValueError for anything but a whole line of JSON."""
+        return cls(**json.loads(line))
 
 
 def quantile_ms(cells: dict[int, int], share: float) -> float:

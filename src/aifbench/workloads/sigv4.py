@@ -16,7 +16,6 @@ EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 
 # A server refuses what was signed more than 15 minutes before or after its own time. Five of them are left
 # for clocks that differ: a signature may be made ten minutes before it is sent, and is made anew after that.
-MAX_SKEW_S = 900.0
 FRESH_S = 600.0
 
 _ALGORITHM = "AWS4-HMAC-SHA256"

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
-from aifbench.errors import ResultError
-from aifbench.workloads.prometheus_text import NotASeries, Series, parse_series
+from aifbench.workloads.prometheus_text import Series
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +76,3 @@ class Journal:
         if file is not None:
             with suppress(OSError):
                 file.close()
-
-
-def read_snapshots(path: Path) -> list[Snapshot]:
-    """The samples of a file that a Scraper wrote; a cut last line is left out. Raises ResultError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ResultError(f"cannot read the samples of the server's metrics in {path}") from error
-    snapshots: list[Snapshot] = []
-    series: tuple[Series, ...] = ()
-    for number, line in enumerate(lines, 1):
-        if not line.endswith("\n"):
-            break
-        try:
-            row = json.loads(line)
-            if "series" in row:
-                series = tuple(parse_series(text) for text in row["series"])
-            else:
-                snapshots.append(_snapshot(row, series))
-        except (ValueError, TypeError, KeyError, NotASeries) as error:
-            raise ResultError(f"line {number} of {path} is no sample of metrics") from error
-    return snapshots
-
-
-def _snapshot(row: Mapping[str, Any], series: tuple[Series, ...]) -> Snapshot:
-    numbers = array("d", row["values"])
-    if len(numbers) != len(series):
-        raise ValueError(f"{len(numbers)} values for {len(series)} series")
-    return Snapshot(float(row["wall_s"]), float(row["perf_s"]), series, numbers)
