@@ -9,6 +9,7 @@ import unittest
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from test.fakes.chroma import FakeChroma, Faults
 from test.fakes.clock import FastClock
@@ -22,6 +23,7 @@ from aifbench.load.progress import LoadStatus, Silent
 from aifbench.load.samples import Samples
 from aifbench.results.record import Check, Measurement, RunRecord, RunState, Verdict
 from aifbench.results.store import RunStore
+from aifbench.servers.chroma import ChromaServer
 from aifbench.session import Session
 
 TINY = {
@@ -223,10 +225,16 @@ class Interrupted(RunCase):
         self.assertEqual((record.state, client.state), (RunState.INTERRUPTED, "CANCELLED"))
         self.assertEqual(self.slurm.jobs[1].state, "RUNNING")
         self.assertRegex(client.name, r"^aifb-load-chroma-[0-9a-f]{6}$")
-        for word in ("--nodes=2", "--ntasks-per-node=2", "--time=241"):
+        for word in ("--nodes=2", "--ntasks-per-node=2", "--time=60"):
             self.assertIn(word, client.argv)
         self.assertEqual(client.environment["AIFBENCH_WORKERS_PER_NODE"], "2")
         self.assertNotIn("AIFBENCH_SECRET_FILE", client.environment)
+
+    def test_a_client_job_has_the_time_its_load_takes_where_no_job_of_a_service_will_end(self) -> None:
+        self.session = self.open({})
+        self.enterContext(mock.patch.object(ChromaServer, "runs_and_ends", new=True))
+        self.failed_bench(KeyboardInterrupt, "search", Script(on_note=press_ctrl_c), duration="1h")
+        self.assertIn("--time=241", self.slurm.jobs[2].argv)
 
     def test_a_client_job_that_will_never_start_is_told(self) -> None:
         self.session = self.open({})

@@ -19,6 +19,7 @@ def queue_row(state: str, *, used: str = "0:00", exit_status: int | str = 0, rea
 
 class Advice(unittest.TestCase):
     def test_pending_reasons_that_never_resolve(self) -> None:
+        """They are told at once; nobody waits for them."""
         cases = {
             "PartitionTimeLimit": "--time", "PartitionNodeLimit": "--nodes", "BadConstraints": "no node",
             "DependencyNeverSatisfied": "stop it", "QOSMaxWallDurationPerJobLimit": "--time",
@@ -26,13 +27,24 @@ class Advice(unittest.TestCase):
             "AssocGrpCPUMinutesLimit": "used up", "InvalidAccount": "--account", "InvalidQOS": "--qos",
             "JobHeldUser": "scontrol release", "JobHeldAdmin": "administrator",
             "job requeued in held state": "release", "launch failed requeued held": "failed launch",
+        }  # fmt: skip
+        for reason, words in cases.items():
+            with self.subTest(reason):
+                info = queue_row("PENDING", reason=reason)
+                self.assertIn(words, info.advice)
+                self.assertTrue(info.is_stuck)
+
+    def test_pending_reasons_that_only_administrators_can_end_are_told_and_waited_for(self) -> None:
+        cases = {
             "PartitionDown": "closed", "ReqNodeNotAvail, UnavailableNodes:node[1-2]": "maintenance",
             "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions":
             "down",
         }  # fmt: skip
         for reason, words in cases.items():
             with self.subTest(reason):
-                self.assertIn(words, queue_row("PENDING", reason=reason).advice)
+                info = queue_row("PENDING", reason=reason)
+                self.assertIn(words, info.advice)
+                self.assertFalse(info.is_stuck)
 
     def test_scontrol_writes_reasons_with_underscores(self) -> None:
         reason = "ReqNodeNotAvail,_May_be_reserved_for_other_job"

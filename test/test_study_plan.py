@@ -54,6 +54,11 @@ class Cost(unittest.TestCase):
         self.assertEqual(cost.jobs, 0)
         self.assertAlmostEqual(cost.node_hours, 1.0, places=5)  # the client's node
 
+    def test_nodes_that_a_job_has_left_again_are_those_that_make_the_load(self) -> None:
+        text = "service: folder\nstart: {nodes: 4}\noptions: {duration: 50s, warmup: 10s%s}\nrepeats: 60"
+        self.assertEqual(plan_of(text % "").estimate.node_hours, 4.0)
+        self.assertEqual(plan_of(text % ", client-nodes: 2").estimate.node_hours, 2.0)
+
     def test_what_is_left_of_a_study_costs_less(self) -> None:
         from aifbench.studies.estimate import estimate
 

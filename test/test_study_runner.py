@@ -224,10 +224,10 @@ class TheServices(StudyCase):
         self.assertEqual(self.states(), ["DONE"] * 4)
 
     def test_a_queue_may_be_long_but_not_for_ever(self) -> None:
-        self.services.waits_in_queue = 5
+        self.services.waits_in_queue, self.services.queue_advice = 5, "nodes are drained"
         self.run_recipe(RATES)
         self.assertEqual(self.states(), ["DONE"] * 4)
-        self.services.waits_in_queue, self.services.queue_advice = 1, "no such account"
+        self.services.waits_in_queue, self.services.is_stuck = 1, True
         self.run_recipe(RATES)
         self.assertEqual(self.states(), ["FAILED", "DONE", "DONE", "DONE"])
 
@@ -299,6 +299,17 @@ class Interruption(StudyCase):
         self.assertEqual([trial.run_id for trial in record.trials[:2]], kept)
         self.assertEqual(self.states(), ["DONE"] * 4)
         self.assertEqual(self.asked("seed")[-2:], ["7", "8"])
+        self.assertEqual(self.services.instances(), [])
+
+    def test_a_program_that_is_ended_interrupts_its_study_and_stops_its_services(self) -> None:
+        def leave() -> None:
+            raise SystemExit(143)
+
+        self.at_bench(2, leave)
+        with self.assertRaises(SystemExit):
+            self.run_recipe(RATES)
+        record = self.store.load("last")
+        self.assertEqual((record.state, record.error), (RunState.INTERRUPTED, "ended by SIGTERM"))
         self.assertEqual(self.services.instances(), [])
 
     def test_it_goes_on_with_the_recipe_it_began_with_and_says_that_the_file_differs(self) -> None:

@@ -1,4 +1,6 @@
-"""Studies with the real Chroma, as a user types them: restarts, Ctrl-C midway, going on, a run again."""
+"""Studies with the real Chroma, as a user types them: restarts, Ctrl-C midway, going on, a run again; on
+Slurm also with a client job that is cancelled.
+"""
 
 import json
 import signal
@@ -6,7 +8,7 @@ import unittest
 from pathlib import Path
 from typing import Any
 
-from test.integration.dev_slurm import wait_until
+from test.integration.dev_slurm import bring_up, output_of, wait_until
 from test.integration.story import Story
 
 RECIPE = """
@@ -20,13 +22,18 @@ zip: {rate: [20, 40], start.log_level: [warn, error]}
 repeats: 2
 order: interleaved
 """
+ONE_SERVICE = RECIPE.replace("start.log_level: [warn, error]}", "seed: [1, 2]}").replace(
+    "repeats: 2", "repeats: 1"
+)
 
 
-class StudyWithoutSlurm(Story):
+class StudyCase(Story):
+    text = RECIPE
+
     def setUp(self) -> None:
         super().setUp()
         self.recipe = self.results / "tiny.yaml"
-        self.recipe.write_text(RECIPE)
+        self.recipe.write_text(self.text)
 
     def study(self) -> dict[str, Any]:
         (path,) = self.results.glob("studies/*-tiny-*/study.json")
@@ -41,6 +48,8 @@ class StudyWithoutSlurm(Story):
         found = [json.loads(path.read_text()) for path in sorted(self.results.glob("2*/record.json"))]
         return [run for run in found if "study" in run["recipe"]]
 
+
+class StudyWithoutSlurm(StudyCase):
     def test_interrupted_and_resumed_with_restarts_between(self) -> None:
         program = self.start_program(f"run {self.recipe}")
         wait_until(lambda: len(self.runs()) == 2, "the second trial has begun", 60)
@@ -78,6 +87,44 @@ class StudyWithoutSlurm(Story):
         )
         # Started for 20/s; for 40/s twice, as it was interrupted, and kept between repeats; for 20/s again.
         self.assertEqual(len({run["service"]["job_id"] for run in runs}), 3)
+
+
+class StudyOnSlurm(StudyCase):
+    scheduler = "slurm"
+    text = ONE_SERVICE
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        bring_up()
+
+    def queue(self, kind: str = "") -> list[str]:
+        """Ids of jobs that have not ended."""
+        jobs = output_of("squeue", "--me", "--noheader", "--format=%i %j").splitlines()
+        return [job.split()[0] for job in jobs if f" aifb-{kind}" in job]
+
+    def is_loaded(self, trial: int) -> bool:
+        runs = self.runs()
+        return (
+            len(runs) == trial
+            and (self.results / runs[-1]["run_id"] / "phases/phase-01/start.json").is_file()
+        )
+
+    def test_a_lost_client_job_fails_its_trial_and_ctrl_c_leaves_no_job(self) -> None:
+        program = self.start_program(f"run {self.recipe}")
+        wait_until(lambda: self.is_loaded(1), "the first trial is measured", 40)
+        output_of("scancel", *self.queue("load"))
+        wait_until(lambda: len(self.runs()) == 2, "the second trial has begun", 40)
+        program.send_signal(signal.SIGINT)
+        output, _ = program.communicate(timeout=60)
+        self.assertEqual(program.returncode, 130, output)
+        self.assertEqual(self.queue(), [])
+        self.assertEqual((self.study()["state"], self.states()), ("INTERRUPTED", ["FAILED", "PENDING"]))
+        self.assertEqual([run["state"] for run in self.runs()], ["FAILED", "INTERRUPTED"])
+
+        self.type("run --resume last", expect=1)  # the trial that failed has stayed so
+        self.assertEqual((self.study()["state"], self.states()), ("COMPLETE", ["FAILED", "DONE"]))
+        self.assertEqual(self.study()["trials"][1]["run_id"], self.runs()[-1]["run_id"])
+        self.assertEqual(self.queue(), [])
 
 
 if __name__ == "__main__":

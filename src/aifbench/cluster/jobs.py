@@ -85,8 +85,8 @@ class JobInfo:
 
     `exit_code` is the batch shell's raw code and `signal` what ended it, when known.
     `source` names who said so (squeue, scontrol, sacct, local, none).
-    `advice` is non-empty when a pending reason will never resolve by itself, or a final
-    state has a well-known cause: text for the user.
+    `is_stuck` says that it waits for a reason that will not go by itself. `advice` is text for the user,
+    where it is so, where only administrators can help, and where an end has a well-known cause.
     """
 
     job_id: str
@@ -101,6 +101,7 @@ class JobInfo:
     time_left_s: float | None = None
     source: str = "none"
     advice: str = ""
+    is_stuck: bool = False
 
 
 @dataclass(frozen=True, slots=True)

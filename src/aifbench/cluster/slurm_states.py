@@ -31,7 +31,7 @@ _Table = tuple[tuple[str, str], ...]
 
 # The first pattern found anywhere in the reason wins. Reasons that end by themselves
 # (Resources, Priority, Dependency, group limits that other jobs use up now, ...) are not listed.
-_PENDING: _Table = (
+_NEVER: _Table = (
     ("PartitionTimeLimit", "it will never start: it asks for more time than the partition allows; "
      "stop it, then lower --time or choose another --partition"),
     ("PartitionNodeLimit", "it will never start: it asks for more (or fewer) nodes than "
@@ -59,10 +59,14 @@ _PENDING: _Table = (
     ("JobHeldUser", "it is held by its owner: `scontrol release JOBID` lets it go on"),
     ("JobHeldAdmin|requeued held|requeued in held state", "it is held by Slurm or an administrator, "
      "often after a failed launch: try `scontrol release JOBID`, or stop it and start again"),
-    ("PartitionDown|PartitionInactive", "it waits for administrators: the partition is closed; "
-     "choose another --partition if it is urgent"),
     ("InvalidReservation|ReservationDeleted", "it will never start: its reservation is gone; "
      "stop it, then choose another with --reservation, or none"),
+)  # fmt: skip
+
+# Worth telling, and they may end: nodes come back, partitions are opened.
+_WAITS: _Table = (
+    ("PartitionDown|PartitionInactive", "it waits for administrators: the partition is closed; "
+     "choose another --partition if it is urgent"),
     ("ReqNodeNotAvail|Nodes required for job are DOWN",
      "it waits for nodes that are down, drained or reserved (often for a maintenance); "
      "a shorter --time or another --partition may start sooner"),
@@ -132,12 +136,17 @@ def plain_reason(text: str) -> str:
 
 
 def advice(state: JobState, reason: str, exit_code: int | None, signal: int | None) -> str:
-    """What a user should know and do about a job that cannot start or has ended badly; else empty."""
+    """What a user should know and do about a job that does not start or has ended badly; else empty."""
     if state is JobState.PENDING:
-        return _first_match(_PENDING, reason)
+        return _first_match((*_NEVER, *_WAITS), reason)
     if state is JobState.FAILED:
         return _SIGNALS.get(signal or 0) or _EXIT_CODES.get(exit_code or 0, "")
     return _ENDS.get(state, "")
+
+
+def is_stuck(state: JobState, reason: str) -> bool:
+    """Whether it waits for what will not happen unless somebody changes the job."""
+    return state is JobState.PENDING and bool(_first_match(_NEVER, reason))
 
 
 def refusal_hint(stderr: str) -> str:

@@ -144,6 +144,7 @@ def _job_info(
         time_left_s=time_left_s,
         source=source,
         advice=slurm_states.advice(state, reason, exit_code, signal),
+        is_stuck=slurm_states.is_stuck(state, reason),
     )
 
 

@@ -247,11 +247,23 @@ class BenchRun:
                     if source.is_file():
                         shutil.copyfile(source, folder / name)
 
-    def _longest_s(self) -> float:
-        """A generous guess: two timed phases of each service in each round, and as long for all the rest."""
+    def _client_time_limit_s(self) -> float:
+        """As long as the services' jobs may run, for a run ends with them, and more might be refused.
+
+        Where no job of a service will end, a generous guess at least: two timed phases of each service in
+        each round, and as long for all the rest.
+        """
+        servers = self._services.values()
+        limits_s = [
+            server.instance.options.get("time") or self._site.config.time_limit_s for server in servers
+        ]
+        lasting = [server.instance.is_attached or server.runs_and_ends for server in servers]
+        if not all(lasting):
+            return float(min(limit_s for limit_s, lasts in zip(limits_s, lasting, strict=True) if not lasts))
         phases = 2 + 2 * len(self._services) * int(self._recipe.get("rounds", 1))
         times_s = (self._recipe[key] for key in ("warmup", "duration", "drain"))
-        return phases * float(sum(_UNKNOWN_S if time_s is None else time_s for time_s in times_s))
+        guess_s = phases * float(sum(_UNKNOWN_S if time_s is None else time_s for time_s in times_s))
+        return max(*limits_s, guess_s)
 
     def _launcher(self) -> Launcher:
         """Load is made here where that is a compute node or the only node; else by a client job."""
@@ -285,7 +297,7 @@ class BenchRun:
             },
             nodes=nodes,
             tasks_per_node=max(per_node, -(-self._recipe.get("workers", 1) // nodes)),
-            time_limit_s=max(options.get("time") or config.time_limit_s, self._longest_s()),
+            time_limit_s=self._client_time_limit_s(),
             account=options.get("account") or config.account,
             partition=options.get("partition") or config.partition,
             qos=options.get("qos") or config.qos,

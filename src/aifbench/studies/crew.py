@@ -138,7 +138,7 @@ class Crew:
                 return
             except NotReady:
                 was_queued = any(status.stage.value == "QUEUED" for status in seen)
-                if not was_queued or seen[-1].advice:
+                if not was_queued or seen[-1].job.is_stuck:
                     raise
 
     def _drop(self, roles: Sequence[str]) -> None:

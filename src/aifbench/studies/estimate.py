@@ -7,7 +7,7 @@ from typing import Any
 from aifbench.options import resolve_options
 from aifbench.results.study import Point, Trial
 from aifbench.studies.matrix import Settings, settings_for
-from aifbench.studies.recipe import Catalog, Recipe, Value
+from aifbench.studies.recipe import Catalog, Member, Recipe, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +61,24 @@ def _cost(recipe: Recipe, settings: Settings, catalog: Catalog) -> _Cost:
     """There is one client job, also for several services, and a job has a node at least."""
     asked = _asked(recipe, settings, catalog)
     duration_s = asked.get("duration") or 0.0
-    service_nodes = (
-        resolve_options(catalog.start_options(member.kind), member.start)["nodes"]
-        for member in settings.members
-        if not member.attach
-    )
+    ours = [member for member in settings.members if not member.attach]
+    service_nodes = sum(_nodes(member, catalog) for member in ours if not catalog.runs_and_ends(member.kind))
+    # What was chosen at the start holds for a benchmark of that service alone.
+    alone = [] if recipe.together else [member for member in ours if catalog.runs_and_ends(member.kind)]
+    client_nodes = asked.get("client_nodes") or max((_nodes(member, catalog) for member in alone), default=1)
     # Interference measures each load alone and all together, in rounds.
     phases = asked["rounds"] * (len(settings.members) + 1) if "rounds" in asked else 1
     return _Cost(
         load_s=phases * (duration_s and duration_s + (asked.get("warmup") or 0.0)),
-        nodes=sum(service_nodes) + (asked.get("client_nodes") or 1),
+        nodes=service_nodes + client_nodes,
     )
+
+
+def _nodes(member: Member, catalog: Catalog) -> int:
+    """What its start options ask for, or their default."""
+    nodes = resolve_options(catalog.start_options(member.kind), member.start)["nodes"]
+    assert isinstance(nodes, int)
+    return nodes
 
 
 def _asked(recipe: Recipe, settings: Settings, catalog: Catalog) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from aifbench.clock import Clock, utc_text
-from aifbench.errors import BenchError, ResultError, ServiceError
+from aifbench.errors import BenchError, ResultError, ServiceError, ending_words
 from aifbench.load.progress import Progress
 from aifbench.options import Option
 from aifbench.results.record import RunRecord, RunState
@@ -45,8 +45,8 @@ class StudyRunner:
     def run(self) -> StudyRecord:
         """The COMPLETE study: no trial is PENDING, some may be FAILED.
 
-        Whatever ends it early is raised after the services have been stopped: KeyboardInterrupt leaves the
-        study INTERRUPTED, an error FAILED, and the trials left PENDING.
+        Whatever ends it early is raised after the services have been stopped: KeyboardInterrupt and
+        SystemExit leave the study INTERRUPTED, an error FAILED, and the trials left PENDING.
         """
         with self._store.kept_alive(self._record.study_id):
             try:
@@ -84,7 +84,8 @@ class StudyRunner:
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise ServiceError(
                 f"{self._failed_starts} trials in a row had no service: {ended.error}",
-                hint=f"once that is mended: `run --resume {self._record.study_id} --retry-failed`",
+                hint=f"once that is mended: `run --resume {self._record.study_id} --retry-failed`; "
+                "a study keeps the recipe it began with: `run RECIPE` begins one with a changed recipe",
             )
 
     def _measure(self, point: Point, trial: Trial, progress: Progress) -> RunRecord:
@@ -112,8 +113,8 @@ class StudyRunner:
     def _end_early(self, error: BaseException) -> None:
         """Keep what there is, as far as the disk takes it, without hiding why the study ends."""
         try:
-            if isinstance(error, KeyboardInterrupt):
-                self._end(RunState.INTERRUPTED, "interrupted by the user")
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                self._end(RunState.INTERRUPTED, ending_words(error))
             elif isinstance(error, BenchError):
                 self._end(RunState.FAILED, str(error))
             else:
